@@ -1,0 +1,9 @@
+//! The few words that the privileged helper shares with everybody: plain types, no I/O. `minitunnel-model` has the rest.
+
+mod profile;
+mod route;
+mod validate;
+
+pub use profile::{InvalidProfileName, ProfileName};
+pub use route::{Origin, Route, TableEntry};
+pub use validate::{Invalid, validate};

@@ -1,0 +1,65 @@
+//! Lines for a person. Unlike `println!`, these do not panic where nobody reads any more: a closed terminal or pipe is
+//! no reason to leave addresses behind.
+
+use std::{
+    fmt::Arguments,
+    io::{self, Write},
+};
+
+/// A text that moves no cursor, changes no terminal and begins no line, wherever it came from.
+pub(crate) fn printable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            // What `escape_debug` escapes for Rust's sake alone.
+            '"' | '\'' | '\\' => out.push(c),
+            c => out.extend(c.escape_debug()),
+        }
+    }
+    out
+}
+
+/// Prints a line to the standard output.
+macro_rules! say {
+    () => { $crate::out::line(format_args!("")) };
+    ($($text:tt)*) => { $crate::out::line(format_args!($($text)*)) };
+}
+
+/// Prints a line to the standard error.
+macro_rules! complain {
+    ($($text:tt)*) => { $crate::out::error_line(format_args!($($text)*)) };
+}
+
+pub(crate) use {complain, say};
+
+/// Prints what a program reads, as it is.
+pub(crate) fn raw(text: &str) {
+    write(io::stdout().lock(), text);
+}
+
+pub(crate) fn line(text: Arguments<'_>) {
+    write(io::stdout().lock(), &(printable(&text.to_string()) + "\n"));
+}
+
+pub(crate) fn error_line(text: Arguments<'_>) {
+    write(io::stderr().lock(), &(printable(&text.to_string()) + "\n"));
+}
+
+fn write(mut stream: impl Write, text: &str) {
+    // There is nobody to tell.
+    let _ = stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_text_is_one_harmless_line() {
+        let text = "a \"b\" → c\\d\n\x1b[2J\r\u{9b}1m\u{202e}\u{7f}";
+        let expected = "a \"b\" → c\\d\\n\\u{1b}[2J\\r\\u{9b}1m\\u{202e}\\u{7f}";
+        assert_eq!(printable(text), expected);
+    }
+}

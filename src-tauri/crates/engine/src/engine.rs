@@ -1,0 +1,543 @@
+//! The loop: inputs come in, [`reduce`] says what follows, effects go out, snapshots are published.
+
+mod helper;
+mod kernel;
+mod locks;
+mod resume;
+mod suspects;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use minitunnel_model::{
+    Activity, CleanupItem, CleanupReport, Command, ProfileName, Route, Snapshot, Timestamp, changes,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    cluster::{self, AssignError},
+    minikube::{self, Home},
+    reducer::{Effect, Input, Request, Scope, State, clean_up, next_wake, reduce, snapshot},
+};
+
+pub use helper::HelperWay;
+
+/// At most 30 snapshots a second (`DESIGN.md`, "one loop"): eyes see no more, and pages draw no more.
+const SNAPSHOT_GAP: Duration = Duration::from_millis(33);
+/// How many of the latest changes a snapshot carries.
+const ACTIVITY: usize = 100;
+/// How long a clean-up waits for API servers.
+const CLEANUP_PATIENCE: Duration = Duration::from_secs(5);
+/// Inputs that wait to be reduced: a burst of 1,000 services fits, and a flood slows its source instead of eating memory.
+const QUEUE: usize = 1024;
+
+/// What an engine works on.
+#[derive(Debug)]
+pub struct Options {
+    /// The minikube home.
+    pub home: Home,
+    /// What it may do, and for whom.
+    pub scope: Scope,
+    /// How it reaches the helper.
+    pub helper: HelperWay,
+}
+
+/// Something that a view wants.
+#[derive(Debug)]
+pub enum Ask {
+    /// A command, with whom to tell that the snapshot shows what came of it at once.
+    Command {
+        /// The command.
+        command: Command,
+        /// Told then.
+        taken: oneshot::Sender<()>,
+    },
+    /// A clean-up, with where its report goes.
+    Cleanup {
+        /// Whether to remove nothing.
+        dry_run: bool,
+        /// What is removed beside what is ours.
+        chosen: Vec<CleanupItem>,
+        /// The report.
+        answer: oneshot::Sender<CleanupReport>,
+    },
+}
+
+/// A view's end of an engine, in this process or behind the session socket.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    pub(crate) asks: mpsc::Sender<Ask>,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// The engine has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the minitunnel session has ended: run the command again")]
+pub struct Ended;
+
+impl Handle {
+    /// A view's end of whoever answers what is asked and publishes the snapshots.
+    pub fn new(asks: mpsc::Sender<Ask>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
+        Self { asks, snapshots }
+    }
+
+    /// Gives a command, and returns when the present snapshot is one after it.
+    ///
+    /// # Errors
+    ///
+    /// If the engine has ended.
+    pub async fn command(&self, command: Command) -> Result<(), Ended> {
+        self.commands([command]).await
+    }
+
+    /// Gives commands at once, and returns when the present snapshot is one after them.
+    ///
+    /// # Errors
+    ///
+    /// If the engine has ended.
+    pub async fn commands(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Ended> {
+        let mut answers = Vec::new();
+        for command in commands {
+            answers.push(self.give(command).await?);
+        }
+        for answer in answers {
+            answer.await.map_err(|_| Ended)?;
+        }
+        Ok(())
+    }
+
+    /// Gives a command; the receiver is told when it has been taken.
+    pub(crate) async fn give(&self, command: Command) -> Result<oneshot::Receiver<()>, Ended> {
+        let (taken, answer) = oneshot::channel();
+        let ask = Ask::Command { command, taken };
+        self.asks.send(ask).await.map_err(|_| Ended)?;
+        Ok(answer)
+    }
+
+    /// Cleans up, or tells what a clean-up would remove. What is not ours is removed only if it is among `chosen`, as a
+    /// report or snapshot before has shown it.
+    ///
+    /// # Errors
+    ///
+    /// If the engine has ended.
+    pub async fn cleanup(
+        &self,
+        dry_run: bool,
+        chosen: Vec<CleanupItem>,
+    ) -> Result<CleanupReport, Ended> {
+        let (answer, report) = oneshot::channel();
+        let ask = Ask::Cleanup {
+            dry_run,
+            chosen,
+            answer,
+        };
+        self.asks.send(ask).await.map_err(|_| Ended)?;
+        report.await.map_err(|_| Ended)
+    }
+
+    /// What is, now, as if [`Self::changed`] had told it.
+    pub fn latest(&mut self) -> Arc<Snapshot> {
+        self.snapshots.borrow_and_update().clone()
+    }
+
+    /// What is, now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshots.borrow().clone()
+    }
+
+    /// Waits for another snapshot than the one seen last.
+    ///
+    /// # Errors
+    ///
+    /// If the engine has ended.
+    pub async fn changed(&mut self) -> Result<Arc<Snapshot>, Ended> {
+        self.snapshots.changed().await.map_err(|_| Ended)?;
+        Ok(self.snapshots.borrow_and_update().clone())
+    }
+
+    /// Waits for a snapshot that fulfils the condition, the present one included.
+    ///
+    /// # Errors
+    ///
+    /// If the engine ends before.
+    pub async fn until(
+        &mut self,
+        condition: impl Fn(&Snapshot) -> bool,
+    ) -> Result<Arc<Snapshot>, Ended> {
+        let found = self
+            .snapshots
+            .wait_for(|snapshot| condition(snapshot))
+            .await;
+        found.map(|snapshot| snapshot.clone()).map_err(|_| Ended)
+    }
+}
+
+/// Starts an engine on this thread's runtime; it ends after [`Command::Quit`], or when its task is aborted.
+///
+/// # Errors
+///
+/// If the kernel's routing table or the file system can't be watched.
+pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<()>), StartError> {
+    let (inputs, queue) = mpsc::channel(QUEUE);
+    let (asks, asked) = mpsc::channel(QUEUE);
+    let (cleaned, back) = mpsc::channel(QUEUE);
+    let kernel = kernel::watch(inputs.clone()).await?;
+    resume::watch(inputs.clone());
+    minikube::forward(options.home.clone(), inputs.clone(), Input::Files)?;
+    let mut state = State::new(options.home.path.clone(), options.scope.clone());
+    if matches!(options.helper, HelperWay::Inherited(_)) {
+        state.grant();
+    }
+    let (publish, snapshots) = watch::channel(Arc::new(snapshot(&mut state)));
+    let engine = Engine {
+        clock: Clock::new(),
+        state,
+        helper: helper::Helper::new(options.helper, inputs.clone()),
+        locks: locks::Locks::new(options.home, inputs.clone()),
+        clusters: BTreeMap::new(),
+        kernel,
+        inputs,
+        publish,
+        activity: VecDeque::new(),
+        cleanups: Vec::new(),
+        cleaned,
+        ended: false,
+    };
+    Ok((
+        Handle::new(asks, snapshots),
+        tokio::spawn(engine.run(queue, asked, back)),
+    ))
+}
+
+/// Why an engine can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No netlink.
+    #[error(transparent)]
+    Kernel(#[from] minitunnel_routing::Error),
+    /// No file events.
+    #[error(transparent)]
+    Files(#[from] minikube::WatchError),
+}
+
+/// The time of the reducer: it begins with the machine's wall clock, and no step of that moves what is due.
+struct Clock {
+    began: Timestamp,
+    up: Duration,
+}
+
+impl Clock {
+    fn new() -> Self {
+        Self {
+            began: Timestamp::now(),
+            up: uptime(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.began + uptime().saturating_sub(self.up)
+    }
+}
+
+/// The time since the machine was started, asleep or not.
+#[cfg(target_os = "linux")]
+fn uptime() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+
+    // It never fails for this clock, nor is it ever negative.
+    clock_gettime(ClockId::Boottime)
+        .try_into()
+        .unwrap_or_default()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uptime() -> Duration {
+    static START: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    START.elapsed()
+}
+
+struct Engine {
+    clock: Clock,
+    state: State,
+    helper: helper::Helper,
+    locks: locks::Locks,
+    clusters: BTreeMap<ProfileName, cluster::Handle>,
+    kernel: kernel::Kernel,
+    inputs: mpsc::Sender<Input>,
+    publish: watch::Sender<Arc<Snapshot>>,
+    activity: VecDeque<Arc<Activity>>,
+    cleanups: Vec<Cleanup>,
+    /// Where clean-ups come back from the helper.
+    cleaned: mpsc::Sender<Cleanup>,
+    ended: bool,
+}
+
+/// A clean-up that waits for the API servers.
+struct Cleanup {
+    dry_run: bool,
+    chosen: Vec<CleanupItem>,
+    /// What the helper removed before all else: the addresses of sessions whose routes those were are nobody's now.
+    routes: Vec<Route>,
+    /// Why it could not.
+    helper: Option<String>,
+    /// The end of its patience; after that it waits for the user's consent alone.
+    until: Option<Instant>,
+    answer: oneshot::Sender<CleanupReport>,
+}
+
+impl Engine {
+    async fn run(
+        mut self,
+        mut queue: mpsc::Receiver<Input>,
+        mut asked: mpsc::Receiver<Ask>,
+        mut cleaned: mpsc::Receiver<Cleanup>,
+    ) {
+        let mut published = Instant::now();
+        let mut dirty = false;
+        while !self.ended {
+            let wake = self.next_wake();
+            tokio::select! {
+                biased;
+                () = sleep_until(published + SNAPSHOT_GAP), if dirty => {
+                    self.publish_snapshot();
+                    published = Instant::now();
+                    dirty = false;
+                    continue;
+                }
+                Some(input) = queue.recv() => {
+                    self.take(input);
+                    // What has come meanwhile is one change to a view; the first of a calm time is shown at once.
+                    while let Ok(input) = queue.try_recv() {
+                        self.take(input);
+                    }
+                }
+                Some(ask) = asked.recv() => self.ask(ask),
+                Some(cleanup) = cleaned.recv() => self.clean_addresses(cleanup),
+                () = abandoned(&mut self.cleanups) => {}
+                () = sleep_until(wake.unwrap_or(published)), if wake.is_some() => {
+                    self.take(Input::Tick);
+                }
+            }
+            self.finish_cleanups();
+            dirty = true;
+            if published.elapsed() >= SNAPSHOT_GAP {
+                self.publish_snapshot();
+                published = Instant::now();
+                dirty = false;
+            }
+        }
+        self.publish_snapshot();
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let due = next_wake(&self.state).map(|at| {
+            let wait = at.0.saturating_sub(self.clock.now().0);
+            Instant::now() + Duration::from_millis(wait)
+        });
+        due.into_iter()
+            .chain(self.cleanups.iter().filter_map(|cleanup| cleanup.until))
+            .min()
+    }
+
+    fn take(&mut self, input: Input) {
+        for effect in reduce(&mut self.state, self.clock.now(), input) {
+            self.act(effect);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Command { command, taken } => {
+                tracing::info!(?command, "asked");
+                self.take(Input::Command(command));
+                self.publish_snapshot();
+                // Whoever asked may not wait any more.
+                let _ = taken.send(());
+            }
+            Ask::Cleanup {
+                dry_run,
+                chosen,
+                answer,
+            } => {
+                let cleanup = Cleanup {
+                    dry_run,
+                    chosen,
+                    routes: Vec::new(),
+                    helper: None,
+                    until: None,
+                    answer,
+                };
+                if dry_run {
+                    self.clean_addresses(cleanup);
+                } else {
+                    self.helper.clean(cleanup, self.cleaned.clone());
+                }
+            }
+        }
+    }
+
+    fn clean_addresses(&mut self, mut cleanup: Cleanup) {
+        let (dry_run, chosen) = (cleanup.dry_run, cleanup.chosen.clone());
+        self.take(Input::Command(Command::Cleanup { dry_run, chosen }));
+        cleanup.until = Some(Instant::now() + CLEANUP_PATIENCE);
+        self.cleanups.push(cleanup);
+    }
+
+    fn act(&mut self, effect: Effect) {
+        match effect {
+            Effect::Watch(name, turn, credentials, pods) => {
+                let of = name.clone();
+                let wrap = move |event| Input::Cluster(of.clone(), turn, event);
+                let inputs = self.inputs.clone();
+                let handle = cluster::watch(name.clone(), &credentials, pods, inputs, wrap);
+                self.clusters.insert(name, handle);
+            }
+            Effect::Unwatch(name) => {
+                self.clusters.remove(&name);
+            }
+            Effect::Wake(name) => {
+                if let Some(cluster) = self.clusters.get(&name) {
+                    cluster.wake();
+                }
+            }
+            // At once, so that no view is told of a fight before it is told of the suspects.
+            Effect::Suspect(name) => self.take(Input::Suspects(name, suspects::suspects())),
+            Effect::LookForSessions(turn) => self.helper.look_for_sessions(turn),
+            Effect::Lock(name, turn) => self.locks.acquire(name, turn),
+            Effect::Unlock(name) => self.locks.release(&name),
+            Effect::Apply {
+                profile,
+                routes,
+                interactive,
+            } => {
+                self.helper.apply(profile, routes, interactive);
+            }
+            Effect::Ask {
+                profile,
+                service,
+                request,
+            } => self.change(profile, service, request),
+            Effect::Remove(item) => self.remove(item),
+            Effect::Leave(item) => self.helper.leave(&item),
+            Effect::Dismiss(profile) => self.helper.dismiss(profile),
+            Effect::Dump(number) => self.kernel.dump(number),
+            Effect::Ended => self.ended = true,
+        }
+    }
+
+    fn change(&self, profile: ProfileName, service: Arc<cluster::Service>, request: Request) {
+        let cluster = self.clusters.get(&profile);
+        let change = cluster.map(|cluster| match request {
+            Request::Assign => cluster.assign(&service),
+            Request::Withdraw => cluster.withdraw(&service),
+        });
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = match change {
+                Some(change) => change.await,
+                None => Err(AssignError::Unreachable("it is not watched".into())),
+            };
+            let answer = Input::Answered {
+                profile,
+                service,
+                request,
+                result,
+            };
+            // The engine that asked may have ended.
+            let _ = inputs.send(answer).await;
+        });
+    }
+
+    fn remove(&mut self, item: CleanupItem) {
+        let profile = item.profile();
+        let cluster = profile.and_then(|profile| self.clusters.get(profile));
+        let change = match &item {
+            CleanupItem::MinikubeAddress {
+                service, addresses, ..
+            } => cluster.map(|cluster| cluster.remove_left_by_minikube(service, addresses)),
+            _ => return self.helper.remove_stale(item),
+        };
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let result = match change {
+                Some(change) => change.await,
+                None => Err(AssignError::Unreachable("it is not watched".into())),
+            };
+            let result = match result {
+                // It has no address any more, or is no more.
+                Ok(()) | Err(AssignError::Gone) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
+            // The engine that asked may have ended.
+            let _ = inputs.send(Input::Removed { item, result }).await;
+        });
+    }
+
+    fn publish_snapshot(&mut self) {
+        let mut new = snapshot(&mut self.state);
+        let old = self.publish.borrow().clone();
+        let at = self.clock.now();
+        for change in changes(&old, &new) {
+            tracing::info!("{}: {change}", change.profile());
+            self.activity.push_back(Arc::new(Activity { at, change }));
+        }
+        self.activity
+            .drain(..self.activity.len().saturating_sub(ACTIVITY));
+        new.activity = self.activity.iter().cloned().collect();
+        self.publish.send_if_modified(|current| {
+            let modified = **current != new;
+            if modified {
+                *current = Arc::new(new);
+            }
+            modified
+        });
+    }
+
+    fn finish_cleanups(&mut self) {
+        for mut cleanup in std::mem::take(&mut self.cleanups) {
+            if cleanup.answer.is_closed() {
+                if !cleanup.dry_run {
+                    self.take(Input::Abandoned(cleanup.chosen));
+                }
+                continue;
+            }
+            cleanup.until = cleanup.until.filter(|until| Instant::now() < *until);
+            let patient = cleanup.until.is_some();
+            let report = clean_up(&mut self.state, cleanup.dry_run, &cleanup.chosen, patient);
+            match report {
+                Some(mut report) => {
+                    let routes = cleanup.routes.into_iter().map(CleanupItem::Route);
+                    report.removed.extend(routes);
+                    report.helper = cleanup.helper;
+                    if cleanup.dry_run {
+                        self.helper.look(report, cleanup.answer);
+                    } else {
+                        // Whoever asked may not wait any more.
+                        let _ = cleanup.answer.send(report);
+                    }
+                    // The locks that it took are free again.
+                    self.take(Input::Tick);
+                }
+                None => self.cleanups.push(cleanup),
+            }
+        }
+    }
+}
+
+/// Returns when whoever asked for one of these clean-ups waits no more.
+async fn abandoned(cleanups: &mut [Cleanup]) {
+    let mut closed: FuturesUnordered<_> = cleanups
+        .iter_mut()
+        .map(|cleanup| cleanup.answer.closed())
+        .collect();
+    if closed.next().await.is_none() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,12 @@
+//! Profiles, Kubernetes, the reducer and its effects, the session socket: all of a session but its views.
+//!
+//! [`engine::start`] runs the loop: inputs (files, the kernel's table, API servers, the helper, commands) go into the
+//! pure [`reducer`], its effects go out, and a [`minitunnel_model::Snapshot`] is published after each change.
+//! [`session`] carries the same [`engine::Handle`] over a socket.
+
+pub mod cluster;
+pub mod engine;
+pub mod minikube;
+pub mod reducer;
+pub mod session;
+mod shown;

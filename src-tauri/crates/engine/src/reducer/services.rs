@@ -1,0 +1,381 @@
+//! The LoadBalancer services of a profile: who gets which address, and who must give it back.
+
+use std::{sync::Arc, time::Duration};
+
+use minitunnel_model::{
+    CleanupItem, LoadBalancer, Owner, Pending, ProfileName, ServiceKey, TargetState, Timestamp,
+};
+
+use super::{
+    Effect, State,
+    others::Whose,
+    tunnel::{Health, Lock, Tunnel},
+};
+use crate::cluster::{AssignError, Service};
+
+/// How long a request that the API server did not answer rests before the second try; each further one takes twice as long.
+const RETRY: Duration = Duration::from_secs(1);
+/// The owner that is shown of what another session of ours has handed out.
+const ANOTHER_SESSION: &str = "another session of minitunnel";
+/// How often that is doubled.
+const DOUBLINGS: u32 = 6;
+
+/// What is asked of the API server for a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To give it its addresses.
+    Assign,
+    /// To take our addresses away.
+    Withdraw,
+}
+
+/// A service, and what is on its way to it.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) service: Arc<Service>,
+    /// A request that is not answered yet.
+    busy: bool,
+    /// The last request that was granted, until the watch has told anything new.
+    done: Option<Request>,
+    /// What the API server made of such a request; until the service changes, it stands.
+    verdict: Option<(Request, Pending)>,
+    /// No request before this time.
+    rest_until: Option<Timestamp>,
+    /// How many requests in a row had no answer.
+    unanswered: u32,
+    /// What came of the last one.
+    trouble: Option<String>,
+    /// When it was first seen without an address from us.
+    waiting_since: Option<Timestamp>,
+    assigned_in: Option<Duration>,
+    /// What views are shown; made anew only when it changes, so that snapshots share it.
+    shown: Option<Arc<LoadBalancer>>,
+}
+
+impl Tracked {
+    /// The service as it is now, with what is still true of the one before.
+    pub(super) fn update(old: Option<Self>, service: Service, now: Timestamp) -> Self {
+        let service = Arc::new(service);
+        let ours = service.owner == Owner::Us;
+        // A service of the same name that was made anew is another one.
+        let old = old.filter(|old| old.service.uid == service.uid);
+        let old_unanswered = old.as_ref().map_or(0, |old| old.unanswered);
+        let old_trouble = old.as_ref().and_then(|old| old.trouble.clone());
+        let mut waiting_since = old.as_ref().and_then(|old| old.waiting_since);
+        let mut assigned_in = old.as_ref().and_then(|old| old.assigned_in);
+        if ours {
+            if let Some(since) = waiting_since.take() {
+                assigned_in = Some(Duration::from_millis(now.0.saturating_sub(since.0)));
+            }
+        } else {
+            assigned_in = None;
+            waiting_since = waiting_since.or(Some(now));
+        }
+        Self {
+            busy: old.is_some_and(|old| old.busy),
+            service,
+            done: None,
+            verdict: None,
+            rest_until: None,
+            unanswered: old_unanswered,
+            trouble: old_trouble,
+            waiting_since,
+            assigned_in,
+            shown: None,
+        }
+    }
+
+    /// Whether it has our address, or is about to be told to have it.
+    pub(super) fn is_ours(&self) -> bool {
+        self.service.owner == Owner::Us || self.done == Some(Request::Assign)
+    }
+
+    fn is_refused(&self, request: Request) -> bool {
+        matches!(&self.verdict, Some((of, _)) if *of == request)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    fn rest(&mut self, now: Timestamp) {
+        let doublings = self.unanswered.min(DOUBLINGS);
+        self.rest_for(RETRY * 2_u32.pow(doublings), now);
+    }
+
+    fn rest_for(&mut self, rest: Duration, now: Timestamp) {
+        self.unanswered += 1;
+        self.rest_until = Some(now + rest);
+    }
+
+    pub(super) fn forgive(&mut self) {
+        self.verdict = None;
+        self.rest_until = None;
+        self.unanswered = 0;
+        self.trouble = None;
+        self.shown = None;
+    }
+
+    pub(super) fn wake(&mut self, now: Timestamp) {
+        self.rest_until = self.rest_until.filter(|at| *at > now);
+    }
+
+    pub(super) fn rest_until(&self) -> Option<Timestamp> {
+        self.rest_until
+    }
+
+    /// What views show of it; `up` says whether its tunnel hands out addresses, and `whose` ours are.
+    pub(super) fn show(&mut self, up: bool, metallb: bool, whose: Whose) -> Arc<LoadBalancer> {
+        let service = &self.service;
+        let (owner, pending) = if service.owner == Owner::Us && whose == Whose::Anothers {
+            let manager = ANOTHER_SESSION.to_owned();
+            let pending = Pending::SomeoneElses {
+                manager: manager.clone(),
+            };
+            (Owner::Other(manager), Some(pending))
+        } else {
+            (service.owner.clone(), self.pending(up, metallb))
+        };
+        let is_same = |shown: &&Arc<LoadBalancer>| shown.pending == pending && shown.owner == owner;
+        if let Some(shown) = self.shown.as_ref().filter(is_same) {
+            return shown.clone();
+        }
+        let shown = Arc::new(LoadBalancer {
+            key: service.key.clone(),
+            ports: service.ports.clone(),
+            cluster_ips: service.cluster_ips.clone(),
+            ingress: service.ingress.clone(),
+            owner,
+            pending,
+            assigned_in: self.assigned_in,
+        });
+        self.shown = Some(shown.clone());
+        shown
+    }
+
+    fn pending(&self, up: bool, metallb: bool) -> Option<Pending> {
+        if self.service.owner == Owner::Us && self.service.is_right() {
+            return None;
+        }
+        if let Some(reason) = ineligible(&self.service, metallb) {
+            return Some(reason);
+        }
+        let verdict = || match &self.verdict {
+            Some((Request::Assign, pending)) => pending.clone(),
+            _ => match &self.trouble {
+                // The first may be owed to a moment.
+                Some(message) if self.unanswered > 1 => Pending::Unanswered {
+                    message: message.clone(),
+                },
+                _ => Pending::Assigning,
+            },
+        };
+        Some(if up { verdict() } else { Pending::TunnelDown })
+    }
+}
+
+/// Why a service gets no address from us, whatever its tunnel does.
+fn ineligible(service: &Service, metallb: bool) -> Option<Pending> {
+    if let Some(class) = &service.class {
+        return Some(Pending::OtherClass {
+            class: class.clone(),
+        });
+    }
+    if let Owner::Other(manager) = &service.owner
+        && !service.left_by_minikube
+    {
+        return Some(Pending::SomeoneElses {
+            manager: manager.clone(),
+        });
+    }
+    if metallb {
+        return Some(Pending::Metallb);
+    }
+    service
+        .cluster_ips
+        .is_empty()
+        .then_some(Pending::NoClusterIp)
+}
+
+/// Whether any address of ours has to go, and can: the API server answers and has not refused, and no `minikube tunnel` runs.
+pub(super) fn any_to_withdraw(tunnel: &Tunnel) -> bool {
+    let goes = |tracked: &Tracked| {
+        must_withdraw(tunnel, tracked) && !tracked.is_refused(Request::Withdraw)
+    };
+    tunnel.health == Health::Up
+        && !matches!(tunnel.lock, Lock::Busy(_))
+        && tunnel.services.values().any(goes)
+}
+
+/// Whether any request is not answered yet.
+pub(super) fn any_on_its_way(tunnel: &Tunnel) -> bool {
+    tunnel.services.values().any(Tracked::is_busy)
+}
+
+/// Whether any service has our address, to go or to stay: that takes the lock, so that nobody else gives it one.
+pub(super) fn any_ours(tunnel: &Tunnel) -> bool {
+    let held = |tracked: &Tracked| tracked.is_ours() && !tracked.is_refused(Request::Withdraw);
+    let ours = tunnel.health == Health::Up && tunnel.whose == Whose::Ours;
+    ours && tunnel.services.values().any(held)
+}
+
+fn must_withdraw(tunnel: &Tunnel, tracked: &Tracked) -> bool {
+    let goes = !keeps(tunnel) || !tracked.service.is_load_balancer;
+    tracked.is_ours() && goes && tunnel.whose == Whose::Ours
+}
+
+/// The addresses that a dead run of ours left in a profile, with why they are still there, in one sentence.
+pub(super) fn stale(
+    name: &ProfileName,
+    tunnel: &Tunnel,
+) -> impl Iterator<Item = (CleanupItem, String)> {
+    let left = tunnel.services.values();
+    let left = left.filter(|tracked| must_withdraw(tunnel, tracked));
+    left.map(|tracked| {
+        let why = match &tracked.verdict {
+            Some((Request::Withdraw, verdict)) => verdict.to_string(),
+            _ if matches!(tunnel.lock, Lock::Busy(_)) => {
+                "`minikube tunnel` is running for the profile: end it and try again".into()
+            }
+            _ => "the API server did not take it back in time: try again when the cluster answers"
+                .into(),
+        };
+        (item(name, &tracked.service), why)
+    })
+}
+
+fn item(name: &ProfileName, service: &Service) -> CleanupItem {
+    CleanupItem::Address {
+        profile: name.clone(),
+        service: service.key.clone(),
+        // Until the watch has told of an assignment, it is known by what was assigned.
+        addresses: match service.owner {
+            Owner::Us => service
+                .ingress
+                .iter()
+                .filter_map(|text| text.parse().ok())
+                .collect(),
+            _ => service.cluster_ips.clone(),
+        },
+    }
+}
+
+/// Whether what was handed out stays: also while a route is being put back, but not where that waits for the user.
+fn keeps(tunnel: &Tunnel) -> bool {
+    let retried = matches!(tunnel.failure, Some((_, Some(_))));
+    tunnel.is_wanted() || (tunnel.target == TargetState::Up && retried && !tunnel.gone)
+}
+
+pub(super) fn reconcile(
+    state: &mut State,
+    name: &ProfileName,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(tunnel) = state.tunnels.get(name) else {
+        return;
+    };
+    if tunnel.lock != Lock::Held || tunnel.health != Health::Up {
+        return;
+    }
+    let keys: Vec<ServiceKey> = tunnel.services.keys().cloned().collect();
+    for key in &keys {
+        reconcile_one(state, name, key, now, effects);
+    }
+}
+
+pub(super) fn reconcile_one(
+    state: &mut State,
+    name: &ProfileName,
+    key: &ServiceKey,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(tunnel) = state.tunnels.get_mut(name) else {
+        return;
+    };
+    // Addresses are changed only under the lock: whoever has it is the only tunnel.
+    if !state.scope.acts || tunnel.lock != Lock::Held || tunnel.health != Health::Up {
+        return;
+    }
+    let connected = tunnel.is_connected();
+    let metallb = tunnel.files.metallb;
+    let Some(tracked) = tunnel.services.get(key) else {
+        return;
+    };
+    let resting = tracked.rest_until.is_some_and(|at| at > now);
+    if tracked.busy || resting {
+        return;
+    }
+    let service = tracked.service.clone();
+    let request = if must_withdraw(tunnel, tracked) {
+        Request::Withdraw
+    } else if connected
+        && service.is_load_balancer
+        && ineligible(&service, metallb).is_none()
+        && !(service.owner == Owner::Us && service.is_right())
+    {
+        Request::Assign
+    } else {
+        return;
+    };
+    if tracked.done == Some(request) || tracked.is_refused(request) {
+        return;
+    }
+    if let Some(tracked) = tunnel.services.get_mut(key) {
+        tracked.busy = true;
+    }
+    effects.push(Effect::Ask {
+        profile: name.clone(),
+        service,
+        request,
+    });
+}
+
+/// An answer: on success the watch tells what came of it, and may have done so already.
+pub(super) fn answered(
+    state: &mut State,
+    name: &ProfileName,
+    asked: &Service,
+    request: Request,
+    result: Result<(), AssignError>,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    let Some(tunnel) = state.tunnels.get_mut(name) else {
+        return;
+    };
+    // One that was made anew under the name has been asked nothing yet.
+    let same = |tracked: &&mut Tracked| tracked.service.uid == asked.uid;
+    let Some(tracked) = tunnel.services.get_mut(&asked.key).filter(same) else {
+        return;
+    };
+    tracked.busy = false;
+    match result {
+        Ok(()) => {
+            tracked.done = Some(request);
+            tracked.unanswered = 0;
+            tracked.trouble = None;
+            if request == Request::Withdraw && !tunnel.ever_wanted {
+                state.cleaned.push(item(name, asked));
+            }
+        }
+        // The watch tells of the new one or of its end, and may have told of another change before this answer.
+        Err(AssignError::Gone) => tracked.rest(now),
+        Err(AssignError::Unreachable(message)) => {
+            tracked.trouble = Some(message);
+            tracked.rest(now);
+        }
+        Err(AssignError::Later { message, rest }) => {
+            tracked.trouble = Some(message);
+            tracked.rest_for(rest, now);
+        }
+        Err(AssignError::Conflict { manager }) => {
+            tracked.verdict = Some((request, Pending::SomeoneElses { manager }));
+        }
+        Err(AssignError::Refused { message }) => {
+            tracked.verdict = Some((request, Pending::Refused { message }));
+        }
+    }
+    reconcile_one(state, name, &asked.key, now, effects);
+}

@@ -1,0 +1,34 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{CleanupItem, ProfileName, TargetState};
+
+/// All that a view can ask of the session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// Brings a profile's tunnel up or down; a user's click or command, so consent may be asked for.
+    ///
+    /// For a tunnel that is to be up already it is another try of what failed, was refused or waits for consent.
+    SetTarget {
+        /// Whose tunnel.
+        profile: ProfileName,
+        /// What the user wants.
+        target: TargetState,
+    },
+    /// Brings a tunnel up that was up in a session that has ended. Nobody asks for it at this moment, so nobody is asked
+    /// for consent: where it is needed, the tunnel waits for a [`Self::SetTarget`].
+    Resume {
+        /// Whose tunnel.
+        profile: ProfileName,
+    },
+    /// Removes what dead tunnels left; the answer is a [`crate::CleanupReport`].
+    Cleanup {
+        /// Only tells what would be removed.
+        dry_run: bool,
+        /// What is not ours and is removed too, as the user chose it from a preview ([`crate::Snapshot::leftovers`]).
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        chosen: Vec<CleanupItem>,
+    },
+    /// Brings every tunnel down and ends the session.
+    Quit,
+}

@@ -1,0 +1,50 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ProfileName, Route, TableEntry};
+
+/// An overlap of a route that we want with one that exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Conflict {
+    /// How they overlap.
+    pub kind: ConflictKind,
+    /// The route that was wanted.
+    pub ours: Route,
+    /// What is in the way.
+    pub other: TableEntry,
+    /// Who likely owns it, such as `Docker (docker0)`.
+    pub owner: String,
+    /// The minikube profile that owns it, if one does.
+    pub profile: Option<ProfileName>,
+    /// What would happen, in one sentence that names both routes.
+    pub effect: String,
+    /// What the user can do, one sentence each.
+    pub ways_out: Vec<String>,
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.effect)
+    }
+}
+
+/// How a wanted route and an existing one overlap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictKind {
+    /// The same prefix, whatever its gateway or device.
+    SameDestination,
+    /// A narrower foreign route lies inside ours: those addresses would go elsewhere.
+    Covers,
+    /// A broader foreign route, such as a VPN's 10.0.0.0/8: ours would take its traffic.
+    CoveredBy,
+    /// One of this machine's own networks or addresses.
+    LocalNetwork,
+    /// Another table or rule wins over ours.
+    Policy,
+    /// Another minikube profile holds it.
+    OtherProfile,
+    /// A peer that this machine talks to lies inside ours.
+    LiveTraffic,
+}

@@ -1,0 +1,25 @@
+//! The words that every part of minitunnel speaks: plain types, no I/O.
+//!
+//! States and errors serialise with a tag (`"state": "connected"`), so that the window's page and `--json` read the same.
+
+mod changes;
+mod command;
+mod conflict;
+mod profile;
+mod route;
+mod service;
+mod session;
+mod snapshot;
+
+pub use changes::{Change, changes};
+pub use command::Command;
+pub use conflict::{Conflict, ConflictKind};
+pub use minitunnel_base::{InvalidProfileName, Origin, ProfileName, Route, TableEntry};
+pub use profile::{Node, Profile, Reach};
+pub use route::{GroupKind, GroupState, RouteGroup};
+pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};
+pub use session::{FromSession, Hello, PROTOCOL, ToSession};
+pub use snapshot::{
+    Activity, BrokenProfile, CleanupItem, CleanupReport, ClusterState, FailureCause, HelperStatus,
+    Left, MinikubeTunnel, ProfileStatus, Snapshot, TargetState, Timestamp, TunnelState, WaitingFor,
+};

@@ -1,0 +1,8 @@
+//! See [`minitunnel_fuzz::registry`].
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    minitunnel_fuzz::registry(data);
+});
