@@ -5,10 +5,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use anyhow::Context as _;
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::process::Child;
 use zbus::conn::{AuthMechanism, Builder};
 use zbus::{Connection, DynamicType, Message, Variant};
 
+use crate::process::find_program;
 use crate::{Place, Result, WAIT};
 
 const NAME: &str = "io.github.minitunnel.Helper";
@@ -34,7 +36,7 @@ pub struct Caller {
     connection: Connection,
     bus: bool,
     /// On a bus: the process that the bus sees.
-    _bridge: Option<Child>,
+    bridge: Option<Child>,
 }
 
 impl Caller {
@@ -46,7 +48,7 @@ impl Caller {
         Ok(Self {
             connection: within(connection.build()).await?,
             bus: false,
-            _bridge: None,
+            bridge: None,
         })
     }
 
@@ -59,13 +61,23 @@ impl Caller {
         Ok(Self {
             connection: within(connection.build()).await?,
             bus: true,
-            _bridge: Some(bridge),
+            bridge: Some(bridge),
         })
     }
 
     /// Ends the connection, as the caller's death does.
     pub async fn end(self) -> Result {
         Ok(self.connection.close().await?)
+    }
+
+    /// Kills the process that the bus sees, and waits for its end.
+    pub async fn kill(mut self) -> Result {
+        let bridge = self.bridge.as_mut().context("it has no process")?;
+        let program = find_program(bridge, true).await?;
+        let program = program.context("its process has ended")?;
+        pidfd_send_signal(&program.fd, Signal::KILL)?;
+        bridge.wait().await?;
+        Ok(())
     }
 
     /// The connection itself.

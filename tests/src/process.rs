@@ -37,9 +37,9 @@ pub struct Process {
 
 /// The program itself, which for a command in a lab is the child of our child `nsenter`.
 #[derive(Debug)]
-struct Program {
+pub(crate) struct Program {
     pid: Pid,
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
 }
 
 /// What a program printed.
@@ -349,7 +349,7 @@ impl Output {
 }
 
 /// Finds the program below `nsenter`, which forks to enter a process namespace; `None` if it has ended already.
-async fn find_program(child: &mut Child, entered: bool) -> Result<Option<Program>> {
+pub(crate) async fn find_program(child: &mut Child, entered: bool) -> Result<Option<Program>> {
     let Some(id) = child.id() else {
         return Ok(None);
     };

@@ -84,6 +84,32 @@ impl Scene {
         .await
     }
 
+    /// Waits until the route to a destination leads to that gateway, or is not there.
+    pub async fn wait_for_route(&self, destination: &str, gateway: Option<&str>) -> Result {
+        let wanted = gateway.map(|gateway| format!(r#""gateway":"{gateway}""#));
+        let what = format!("{destination} via {gateway:?}");
+        eventually(WAIT, &what, async || {
+            let routes = self.lab.routes().await?;
+            let of_it = |route: &&String| route.contains(&format!(r#""dst":"{destination}""#));
+            let found = routes.iter().find(of_it);
+            let as_wanted = match (&found, &wanted) {
+                (Some(route), Some(gateway)) => route.contains(gateway),
+                (None, None) => true,
+                _ => false,
+            };
+            ensure!(as_wanted, "{found:?}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Lets a profile say which pod network its cluster has.
+    pub fn choose_cni(&self, profile: &str, cni: &str) -> Result {
+        let mut config = self.home.config(profile)?;
+        config["KubernetesConfig"]["CNI"] = cni.into();
+        self.home.save_config(profile, &config)
+    }
+
     /// What `minitunnel status --json` prints for Alice.
     pub async fn snapshot(&self) -> Result<Value> {
         let text = run(self.alice("minitunnel").args(["status", "--json"])).await?;

@@ -183,6 +183,55 @@ async fn what_stands_for_the_default_route_is_no_conflict() -> Result {
     bench.comes_up_with_services_alone().await
 }
 
+/// A VPN comes up inside what is held: that is told, what is held stays, and nothing else is held up by it.
+#[tokio::test]
+async fn conflict_that_comes_over_a_held_route_is_told_and_costs_nothing_else() -> Result {
+    let bench = Bench::start().await?;
+    bench.choose_cni("minikube", "kindnet")?;
+    let (second, third) = ("192.168.49.3", "192.168.49.4");
+    let cluster = &bench.cluster;
+    cluster
+        .put_bare_node("minikube-m02", second, "10.244.1.0/24")
+        .await?;
+    let mut up = bench.sudo_up(&["minikube"]).await?;
+    up.wait_for_count("minikube: connected", 1, WAIT).await?;
+    bench.wait_for_route("10.244.1.0/24", Some(second)).await?;
+
+    let vpn = "10.244.0.128/25";
+    bench
+        .lab
+        .sh(&format!("ip route add {vpn} dev tun0"))
+        .await?;
+    up.wait_for_count(&format!("{vpn} of OpenVPN or another VPN (tun0)"), 1, WAIT)
+        .await?;
+    // The services go through another node, which is the first one's pods' affair no more than a node that joins or goes is.
+    cluster.set_ready("minikube", false).await?;
+    bench.wait_for_route("10.96.0.0/12", Some(second)).await?;
+    cluster
+        .put_bare_node("minikube-m03", third, "10.244.2.0/24")
+        .await?;
+    bench.wait_for_route("10.244.2.0/24", Some(third)).await?;
+    cluster.remove_node("minikube-m03").await?;
+    bench.wait_for_route("10.244.2.0/24", None).await?;
+    let held = "10.244.0.0/24";
+    bench.wait_for_route(held, Some("192.168.49.2")).await?;
+
+    // Once it is gone, it is not made anew.
+    bench
+        .lab
+        .sh(&format!("ip route delete {held} proto 109"))
+        .await?;
+    up.wait_for_count(&format!("no route for pods of minikube: {vpn}"), 1, WAIT)
+        .await?;
+    bench.wait_for_route(held, None).await?;
+    bench.lab.sh(&format!("ip route delete {vpn}")).await?;
+    bench.wait_for_route(held, Some("192.168.49.2")).await?;
+    up.signal(Signal::INT)?;
+    up.success(WAIT).await?;
+    assert_eq!(bench.lab.routes().await?, bench.before);
+    Ok(())
+}
+
 #[tokio::test]
 async fn second_default_cluster_is_told_who_has_the_range() -> Result {
     let mut bench = Bench::start().await?;

@@ -7,33 +7,10 @@ use minitunnel_e2e::{
 };
 use serde_json::{Value, json};
 
-/// Waits until a route is there, or is not.
-async fn route(scene: &Scene, destination: &str, gateway: Option<&str>) -> Result {
-    let wanted = gateway.map(|gateway| format!(r#""gateway":"{gateway}""#));
-    eventually(
-        WAIT,
-        &format!("{destination} via {gateway:?}"),
-        async || {
-            let routes = scene.lab.routes().await?;
-            let found = routes
-                .iter()
-                .find(|route| route.contains(&format!(r#""dst":"{destination}""#)));
-            let as_wanted = match (&found, &wanted) {
-                (Some(route), Some(gateway)) => route.contains(gateway),
-                (None, None) => true,
-                _ => false,
-            };
-            anyhow::ensure!(as_wanted, "{found:?}");
-            Ok(())
-        },
-    )
-    .await
-}
-
 /// Waits until the services of both families go through these addresses of a node, and answer.
 async fn services_through(scene: &Scene, gateways: &[String], urls: &[String]) -> Result {
     for (cidr, gateway) in ["10.96.0.0/12", "fd00:10:96::/112"].iter().zip(gateways) {
-        route(scene, cidr, Some(gateway)).await?;
+        scene.wait_for_route(cidr, Some(gateway)).await?;
     }
     answer(&scene.lab, urls).await
 }
@@ -54,13 +31,6 @@ async fn answer(lab: &Lab, urls: &[String]) -> Result {
     Ok(())
 }
 
-/// Lets the profile say which pod network the cluster has.
-fn choose(scene: &Scene, cni: &str) -> Result {
-    let mut config = scene.home.config("minikube")?;
-    config["KubernetesConfig"]["CNI"] = cni.into();
-    scene.home.save_config("minikube", &config)
-}
-
 fn both(worker: &Worker) -> Vec<String> {
     let mut ips = vec![worker.ip.to_string()];
     ips.extend(worker.ip6.map(|ip| ip.to_string()));
@@ -76,7 +46,7 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
     };
     let scene = Scene::new(options).await?;
     let Scene { lab, cluster, .. } = &scene;
-    choose(&scene, "kindnet")?;
+    scene.choose_cni("minikube", "kindnet")?;
     let second = cluster.join(2).await?;
     let before = lab.routes().await?;
     let web = cluster.expose("web", "LoadBalancer").await?;
@@ -94,7 +64,7 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
     assert_eq!(cluster.addresses("web").await?, web.addresses());
     services_through(&scene, &first, &services).await?;
     for (cidr, gateway) in ["10.244.0.0/24", "fd00:10:244::/64"].iter().zip(&first) {
-        route(&scene, cidr, Some(gateway)).await?;
+        scene.wait_for_route(cidr, Some(gateway)).await?;
     }
     answer(lab, &cluster.pod_urls()?).await?;
     answer(lab, &second.pod_urls()).await?;
@@ -102,7 +72,7 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
     // A third one joins while the tunnel is up.
     let mut third = cluster.join(3).await?;
     for (cidr, gateway) in third.pod_cidrs().iter().zip(&both(&third)) {
-        route(&scene, cidr, Some(gateway)).await?;
+        scene.wait_for_route(cidr, Some(gateway)).await?;
     }
     answer(lab, &third.pod_urls()).await?;
 
@@ -118,12 +88,12 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
     services_through(&scene, &first, &services).await?;
     let moved = "192.168.49.13";
     cluster.move_worker(&mut third, moved.parse()?).await?;
-    route(&scene, &third.pod_cidr(), Some(moved)).await?;
+    scene.wait_for_route(&third.pod_cidr(), Some(moved)).await?;
     answer(lab, &third.pod_urls()).await?;
 
     cluster.remove_node(&second.name).await?;
     for cidr in second.pod_cidrs() {
-        route(&scene, &cidr, None).await?;
+        scene.wait_for_route(&cidr, None).await?;
     }
     answer(lab, &services).await?;
 
@@ -156,8 +126,8 @@ async fn several_control_planes_have_one_address_and_stand_in_for_each_other() -
     scene.home.serve("minikube", &server)?;
     let mut config = scene.home.config("minikube")?;
     config["KubernetesConfig"]["APIServerHAVIP"] = "192.168.49.254".into();
-    config["KubernetesConfig"]["CNI"] = "kindnet".into();
     scene.home.save_config("minikube", &config)?;
+    scene.choose_cni("minikube", "kindnet")?;
     let cluster = &scene.cluster;
     // By name the worker comes before the second control plane.
     let worker = cluster.join(2).await?;
@@ -175,7 +145,7 @@ async fn several_control_planes_have_one_address_and_stand_in_for_each_other() -
     let urls = [web.url(), worker.pod_url(), control.pod_url()];
     for (ready, gateway) in [(false, control.ip.to_string()), (true, first)] {
         cluster.set_ready("minikube", ready).await?;
-        route(&scene, "10.96.0.0/12", Some(&gateway)).await?;
+        scene.wait_for_route("10.96.0.0/12", Some(&gateway)).await?;
         answer(&scene.lab, &urls).await?;
     }
     up.signal(Signal::INT)?;
@@ -215,7 +185,7 @@ async fn pods_of_calico_are_reached_by_the_blocks_of_their_nodes() -> Result {
     const BLOCKS: &str = "/apis/crd.projectcalico.org/v1/blockaffinities";
     let scene = Scene::api_only().await?;
     let Scene { lab, cluster, .. } = &scene;
-    choose(&scene, "calico")?;
+    scene.choose_cni("minikube", "calico")?;
     let second = cluster.join(2).await?;
     let before = lab.routes().await?;
 
@@ -247,16 +217,20 @@ async fn pods_of_calico_are_reached_by_the_blocks_of_their_nodes() -> Result {
     // A node gets ready when its pod network is there.
     cluster.set_ready("minikube", false).await?;
     cluster.set_ready("minikube", true).await?;
-    route(&scene, "10.244.0.0/26", Some("192.168.49.2")).await?;
-    route(&scene, "10.244.1.0/26", Some("192.168.49.3")).await?;
-    route(&scene, "8.8.8.0/26", None).await?;
+    scene
+        .wait_for_route("10.244.0.0/26", Some("192.168.49.2"))
+        .await?;
+    scene
+        .wait_for_route("10.244.1.0/26", Some("192.168.49.3"))
+        .await?;
+    scene.wait_for_route("8.8.8.0/26", None).await?;
     let public = "8.8.8.0/26 is outside the private networks";
     up.wait_for_count(public, 1, WAIT).await?;
     answer(lab, &cluster.pod_urls()?).await?;
     answer(lab, &second.pod_urls()).await?;
 
     cluster.delete_at(&format!("{BLOCKS}/second")).await?;
-    route(&scene, "10.244.1.0/26", None).await?;
+    scene.wait_for_route("10.244.1.0/26", None).await?;
     up.signal(Signal::INT)?;
     up.success(WAIT).await?;
     assert_eq!(lab.routes().await?, before);
@@ -267,7 +241,7 @@ async fn pods_of_calico_are_reached_by_the_blocks_of_their_nodes() -> Result {
 async fn pods_of_cilium_are_reached_by_the_networks_of_its_nodes() -> Result {
     let scene = Scene::api_only().await?;
     let cluster = &scene.cluster;
-    choose(&scene, "cilium")?;
+    scene.choose_cni("minikube", "cilium")?;
     let nodes = kind("cilium.io", "v2", "CiliumNode", "ciliumnodes");
     cluster.create_at(KINDS, &nodes).await?;
     let node = json!({
@@ -280,7 +254,9 @@ async fn pods_of_cilium_are_reached_by_the_networks_of_its_nodes() -> Result {
     create(cluster, "/apis/cilium.io/v2/ciliumnodes", node).await?;
     let mut up = scene.sudo_up(&["minikube"]).await?;
     up.wait_for_count("minikube: connected", 1, WAIT).await?;
-    route(&scene, "10.244.0.0/25", Some("192.168.49.2")).await?;
+    scene
+        .wait_for_route("10.244.0.0/25", Some("192.168.49.2"))
+        .await?;
     answer(&scene.lab, &cluster.pod_urls()?).await?;
     up.signal(Signal::INT)?;
     up.success(WAIT).await?;

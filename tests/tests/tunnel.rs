@@ -82,9 +82,7 @@ async fn addresses_answer_exactly_while_the_tunnel_is_up_by_iptables() -> Result
 async fn addresses_of_both_families_answer_exactly_while_the_tunnel_is_up() -> Result {
     let scene = Scene::new(ClusterOptions::dual_stack()).await?;
     // minikube's bridge knows IPv4 alone; with kindnet a node serves the pods that Kubernetes gave it.
-    let mut config = scene.home.config("minikube")?;
-    config["KubernetesConfig"]["CNI"] = "kindnet".into();
-    scene.home.save_config("minikube", &config)?;
+    scene.choose_cni("minikube", "kindnet")?;
     all_addresses_answer_exactly_while_the_tunnel_is_up(&scene).await
 }
 

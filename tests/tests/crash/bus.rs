@@ -1,14 +1,10 @@
 //! The helper on the system bus, which another one follows: whoever owns routes and lives keeps exactly one of the two
 //! sets, and whoever died with the helper keeps none.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{Answer, Caller, Ground, Point, Result, SystemBus, Trap, WAIT, eventually};
 
-use crate::{FIRST, PROFILE, SECOND, Set, Tally, Twins, WRITE, foreign, holds, is, lines};
+use crate::{FIRST, PROFILE, SECOND, Set, Twins, WRITE, foreign, holds, in_labs, is, lines};
 
 const HELPER: &str = "io.github.minitunnel.Helper";
 /// A polkit rule under which nobody is asked.
@@ -28,7 +24,6 @@ enum Deed {
     Expiry,
     Release,
     Death,
-    ChangeAndDeath,
     Cleanup,
     Recovery,
 }
@@ -110,9 +105,7 @@ impl Deed {
     ) -> Result<Answer<()>> {
         Ok(match self {
             Self::First => alice.apply(PROFILE, FIRST, None).await.map(drop),
-            Self::Change | Self::ChangeAndDeath => {
-                alice.apply(PROFILE, SECOND, None).await.map(drop)
-            }
+            Self::Change => alice.apply(PROFILE, SECOND, None).await.map(drop),
             Self::Confirm => alice.confirm(PROFILE, generation).await,
             Self::Release => alice.release(PROFILE).await,
             Self::Cleanup => alice.cleanup().await.map(drop),
@@ -143,7 +136,7 @@ impl Deed {
             Self::Confirm | Self::Recovery => (&[FIRST], FIRST),
             Self::Expiry => (&[FIRST], FIRST),
             Self::Release => (&[FIRST, NONE], NONE),
-            Self::Death | Self::ChangeAndDeath => (&[NONE], NONE),
+            Self::Death => (&[NONE], NONE),
             // What no journal knows is removed when somebody asks for it, and not before.
             Self::Cleanup => (&[NONE], NONE),
         }
@@ -153,7 +146,7 @@ impl Deed {
     fn least(self) -> (usize, usize) {
         match self {
             Self::First | Self::Release => (2 * WRITE, FIRST.len()),
-            Self::Change | Self::ChangeAndDeath => (2 * WRITE, 7),
+            Self::Change => (2 * WRITE, 7),
             // The two that stay apart, the move of two back, and one more of each.
             Self::Expiry => (2 * WRITE, 7),
             Self::Confirm => (WRITE, 0),
@@ -176,8 +169,8 @@ async fn apply(caller: &Caller, set: Set, guard: Option<u32>) -> Answer<u64> {
     }
 }
 
-/// One run, with the kill at that point; where it was, if the run got there.
-async fn run(bench: &Bench, deed: Deed, nth: usize) -> Result<Option<Point>> {
+/// One run, with the kill at that point; where it was, if the run got there. A client that is killed, too, is so at once.
+async fn run(bench: &Bench, deed: Deed, both: bool, nth: usize) -> Result<Option<Point>> {
     let alice = bench.caller("alice").await?;
     let generation = deed.prepare(bench, &alice).await?;
     let mut trap = bench.trap().await?;
@@ -185,7 +178,7 @@ async fn run(bench: &Bench, deed: Deed, nth: usize) -> Result<Option<Point>> {
         // It was over before anything was counted.
         trap.end()?;
         alice.end().await?;
-        return Box::pin(run(bench, deed, nth)).await;
+        return Box::pin(run(bench, deed, both, nth)).await;
     }
     let mut answer = Ok(());
     if deed == Deed::Recovery {
@@ -200,26 +193,38 @@ async fn run(bench: &Bench, deed: Deed, nth: usize) -> Result<Option<Point>> {
         trap.arm(nth);
         answer = deed.act(bench, &alice, generation, &trap).await?;
     }
+    let mut alice = Some(alice);
+    if both {
+        // The helper is dead, or has answered: no other one was started.
+        alice
+            .take()
+            .context("she was killed already")?
+            .kill()
+            .await?;
+    }
     trap.at_rest().await?;
     let struck = trap.end()?;
-    let when = format!("{deed:?}, killed at point {nth}, {struck:?}, after {answer:?}");
+    let when =
+        format!("{deed:?}, both: {both}, killed at point {nth}, {struck:?}, after {answer:?}");
     if struck.is_none() {
         answer.clone().with_context(|| when.clone())?;
     }
 
-    let died = matches!(deed, Deed::Death | Deed::ChangeAndDeath);
-    let caller = if died {
-        alice.end().await.ok();
-        bench.caller("bob").await?
-    } else {
-        alice
+    let died = both || deed == Deed::Death;
+    let caller = match alice.filter(|_| !died) {
+        Some(alice) => alice,
+        None => bench.caller("bob").await?,
     };
     if deed == Deed::Cleanup {
         caller.cleanup().await.with_context(|| when.clone())?;
     }
     let (allowed, wanted) = deed.sets();
-    // A killed helper may have answered, and the answer stands.
-    let allowed = if answer.is_ok() { &[wanted] } else { allowed };
+    let allowed = match &answer {
+        _ if both => &[NONE],
+        // A killed helper may have answered, and the answer stands.
+        Ok(()) => &[wanted],
+        Err(_) => allowed,
+    };
     // The first call starts the next helper, which takes over what the killed one left, and may have to put some of it back.
     let leases = eventually(WAIT, &when, async || {
         let leases = caller.list().await?;
@@ -282,89 +287,69 @@ async fn owner_that_ends_right_after_its_answer_leaves_nothing() -> Result {
     Ok(())
 }
 
-/// Kills at every point, in several labs at once.
-fn every_point(what: &'static str, deed: Deed) -> Result {
-    let next = Arc::new(AtomicUsize::new(0));
-    // The first point that no run comes to.
-    let end = Arc::new(AtomicUsize::new(usize::MAX));
-    let labs: Vec<_> = (0..LABS)
-        .map(|_| {
-            let (next, end) = (Arc::clone(&next), Arc::clone(&end));
-            thread::spawn(move || -> Result<Vec<Point>> {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(async {
-                    let bench = Bench::new().await?;
-                    let mut points = Vec::new();
-                    loop {
-                        let nth = next.fetch_add(1, Ordering::SeqCst);
-                        if nth >= end.load(Ordering::SeqCst) {
-                            return Ok(points);
-                        }
-                        match run(&bench, deed, nth).await? {
-                            Some(point) => points.push(point),
-                            None => {
-                                end.fetch_min(nth, Ordering::SeqCst);
-                            }
-                        }
-                    }
-                })
-            })
-        })
-        .collect();
-    let mut tally = Tally::new(what);
-    for lab in labs {
-        let points = lab
-            .join()
-            .map_err(|_| anyhow!("a lab's thread panicked"))??;
-        points.into_iter().for_each(|point| tally.add(point));
-    }
+fn every_point(what: &'static str, deed: Deed, both: bool) -> Result {
+    let killed = async |bench: &Bench, nth| run(bench, deed, both, nth).await;
+    let tally = in_labs(LABS, what, Bench::new, killed)?;
     let (files, netlink) = deed.least();
     tally.tell(files, netlink)
 }
 
 #[test]
 fn first_set_is_there_or_not_wherever_the_helper_is_killed() -> Result {
-    every_point("a first apply on the bus", Deed::First)
+    every_point("a first apply on the bus", Deed::First, false)
 }
 
 #[test]
 fn one_of_two_sets_is_there_wherever_the_helper_is_killed() -> Result {
-    every_point("a change on the bus", Deed::Change)
+    every_point("a change on the bus", Deed::Change, false)
 }
 
 #[test]
 fn set_on_trial_stays_wherever_the_helper_is_killed_while_it_is_confirmed() -> Result {
-    every_point("a confirmation on the bus", Deed::Confirm)
+    every_point("a confirmation on the bus", Deed::Confirm, false)
 }
 
 #[test]
 fn set_before_the_trial_is_back_wherever_the_helper_is_killed_while_it_expires() -> Result {
-    every_point("an expiry on the bus", Deed::Expiry)
+    every_point("an expiry on the bus", Deed::Expiry, false)
 }
 
 #[test]
 fn released_set_is_there_or_not_wherever_the_helper_is_killed() -> Result {
-    every_point("a release on the bus", Deed::Release)
+    every_point("a release on the bus", Deed::Release, false)
 }
 
 #[test]
 fn nothing_is_left_of_a_dead_owner_wherever_the_helper_is_killed() -> Result {
-    every_point("an owner's death on the bus", Deed::Death)
+    every_point("an owner's death on the bus", Deed::Death, false)
 }
 
 #[test]
-fn nothing_is_left_of_an_owner_who_is_killed_with_the_helper() -> Result {
-    every_point("helper and client during a change", Deed::ChangeAndDeath)
+fn nothing_is_left_of_an_owner_who_is_killed_with_the_helper_in_a_first_apply() -> Result {
+    every_point("helper and client in a first apply", Deed::First, true)
+}
+
+#[test]
+fn nothing_is_left_of_an_owner_who_is_killed_with_the_helper_in_a_change() -> Result {
+    every_point("helper and client in a change", Deed::Change, true)
+}
+
+#[test]
+fn nothing_is_left_of_an_owner_who_is_killed_with_the_helper_in_a_confirmation() -> Result {
+    every_point("helper and client in a confirmation", Deed::Confirm, true)
+}
+
+#[test]
+fn nothing_is_left_of_an_owner_who_is_killed_with_the_helper_in_a_release() -> Result {
+    every_point("helper and client in a release", Deed::Release, true)
 }
 
 #[test]
 fn routes_that_nobody_holds_go_wherever_the_helper_is_killed() -> Result {
-    every_point("a clean-up on the bus", Deed::Cleanup)
+    every_point("a clean-up on the bus", Deed::Cleanup, false)
 }
 
 #[test]
 fn living_owner_keeps_its_set_wherever_the_next_helper_is_killed_while_it_begins() -> Result {
-    every_point("a beginning on the bus", Deed::Recovery)
+    every_point("a beginning on the bus", Deed::Recovery, false)
 }

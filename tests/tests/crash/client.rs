@@ -5,10 +5,10 @@ use minitunnel_e2e::{
 };
 use serde_json::json;
 
-use crate::{Tally, bus::ALLOW};
+use crate::{bus::ALLOW, in_labs};
 
-/// Of the some 120 points of an `up` until its service has an address, every so many: each costs half a second.
-const STRIDE: usize = 3;
+/// Each has an API server of its own, and one run costs half a second.
+const LABS: usize = 3;
 
 /// When a client is killed.
 #[derive(Debug, Clone, Copy)]
@@ -86,10 +86,8 @@ impl Bench {
     }
 }
 
-async fn every_point(what: &'static str, way: Way, stride: usize) -> Result {
-    let bench = Bench::new().await?;
-    let mut tally = Tally::new(what);
-    for nth in (0..).step_by(stride) {
+fn every_point(what: &'static str, way: Way) -> Result {
+    let tally = in_labs(LABS, what, Bench::new, async |bench: &Bench, nth| {
         let struck = bench.killed(way, nth).await?;
         let when = format!("{what}, killed at point {nth}, {struck:?}");
         bench.is_stale(&when).await?;
@@ -107,20 +105,19 @@ async fn every_point(what: &'static str, way: Way, stride: usize) -> Result {
             bench.is_clean(&when).await
         })
         .await?;
-        let Some(point) = struck else { break };
-        tally.add(point);
-    }
+        Ok(struck)
+    })?;
     // Consent, routes and an address go by sockets; the tables are read by netlink before.
     assert!(tally.of(Effect::Message) > 5, "{what}");
     tally.tell(0, 0)
 }
 
-#[tokio::test]
-async fn client_killed_on_its_way_up_leaves_no_route_and_its_address_is_taken_back() -> Result {
-    every_point("a client's way up, every third point", Way::Up, STRIDE).await
+#[test]
+fn client_killed_on_its_way_up_leaves_no_route_and_its_address_is_taken_back() -> Result {
+    every_point("a client's way up", Way::Up)
 }
 
-#[tokio::test]
-async fn client_killed_on_its_way_down_leaves_no_route_and_its_address_is_taken_back() -> Result {
-    every_point("a client's way down", Way::Down, 1).await
+#[test]
+fn client_killed_on_its_way_down_leaves_no_route_and_its_address_is_taken_back() -> Result {
+    every_point("a client's way down", Way::Down)
 }

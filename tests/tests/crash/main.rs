@@ -11,7 +11,10 @@ mod peer;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
+use anyhow::anyhow;
 use minitunnel_e2e::{Effect, Ground, Point, Result};
 
 /// A set of routes: destination and gateway.
@@ -76,6 +79,51 @@ impl Tally {
         )?;
         Ok(())
     }
+}
+
+/// Kills at the first point, the second, and so on, in so many labs at once: `run` has one kill in a lab of its own, and says
+/// where that was, if the run came so far.
+fn in_labs<B>(
+    labs: usize,
+    what: &'static str,
+    lab: impl AsyncFn() -> Result<B> + Sync,
+    run: impl AsyncFn(&B, usize) -> Result<Option<Point>> + Sync,
+) -> Result<Tally> {
+    let next = AtomicUsize::new(0);
+    // The first point that no run comes to.
+    let end = AtomicUsize::new(usize::MAX);
+    let one = || -> Result<Vec<Point>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let bench = lab().await?;
+            let mut points = Vec::new();
+            loop {
+                let nth = next.fetch_add(1, Ordering::SeqCst);
+                if nth >= end.load(Ordering::SeqCst) {
+                    return Ok(points);
+                }
+                match run(&bench, nth).await? {
+                    Some(point) => points.push(point),
+                    None => {
+                        end.fetch_min(nth, Ordering::SeqCst);
+                    }
+                }
+            }
+        })
+    };
+    let mut tally = Tally::new(what);
+    thread::scope(|scope| {
+        let labs: Vec<_> = (0..labs).map(|_| scope.spawn(one)).collect();
+        for lab in labs {
+            let points = lab
+                .join()
+                .map_err(|_| anyhow!("a lab's thread panicked"))??;
+            points.into_iter().for_each(|point| tally.add(point));
+        }
+        Ok(tally)
+    })
 }
 
 /// A set as lines of ip(8), each with this verb before and these words behind it.

@@ -76,8 +76,8 @@ impl Soak {
         };
         let other = scene.add(options).await?;
         // The pods of one cluster can be had; those of the other are not the matter.
-        choose(&scene, "minikube", "kindnet")?;
-        choose(&scene, "other", "false")?;
+        scene.choose_cni("minikube", "kindnet")?;
+        scene.choose_cni("other", "false")?;
         scene
             .lab
             .sh("ip link add tun0 type veth peer name vpn && ip link set vpn up && ip link set tun0 up")
@@ -451,7 +451,7 @@ impl Soak {
         self.done.push(format!("minikube start at {ip}"));
         cluster.start_again(Some(ip.parse()?)).await?;
         home.add(cluster)?;
-        choose(&self.scene.scene, "minikube", "kindnet")?;
+        self.scene.scene.choose_cni("minikube", "kindnet")?;
         (self.world.running, self.world.linked) = (true, true);
         if let Some(node) = self.world.nodes.get_mut("minikube") {
             (node.ip, node.ready) = (ip.to_owned(), true);
@@ -474,7 +474,7 @@ impl Soak {
         }
         sleep(Duration::from_millis(200)).await;
         home.add(cluster)?;
-        choose(&self.scene.scene, "minikube", "kindnet")
+        self.scene.scene.choose_cni("minikube", "kindnet")
     }
 
     async fn up_or_down(&mut self) -> Result {
@@ -557,11 +557,4 @@ async fn session(scene: &Scene) -> Result<Process> {
     let session = Process::spawn(up.args(["up", "-p", "other"])).await?;
     session.wait_for_count("other: connected", 1, WAIT).await?;
     Ok(session)
-}
-
-/// Lets a profile say which pod network its cluster has.
-fn choose(scene: &Scene, profile: &str, cni: &str) -> Result {
-    let mut config = scene.home.config(profile)?;
-    config["KubernetesConfig"]["CNI"] = cni.into();
-    scene.home.save_config(profile, &config)
 }

@@ -460,8 +460,11 @@ impl Engine {
         let cluster = profile.and_then(|profile| self.clusters.get(profile));
         let change = match &item {
             CleanupItem::MinikubeAddress {
-                service, addresses, ..
-            } => cluster.map(|cluster| cluster.remove_left_by_minikube(service, addresses)),
+                service,
+                uid,
+                addresses,
+                ..
+            } => cluster.map(|cluster| cluster.remove_left_by_minikube(service, uid, addresses)),
             _ => return self.helper.remove_stale(item),
         };
         let inputs = self.inputs.clone();

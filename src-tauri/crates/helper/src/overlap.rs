@@ -1,5 +1,7 @@
 //! What stands in the way of wanted routes.
 
+use std::collections::BTreeSet;
+
 use ipnet::IpNet;
 use minitunnel_base::Route;
 use minitunnel_contract::{Obstacle, Overlap, Refusal};
@@ -10,14 +12,21 @@ use crate::{journal::Journal, transaction::Change};
 /// So many overlaps are told. Nobody reads more, and a machine may have 100,000 routes.
 const TOLD: usize = 100;
 
-/// Refuses what overlaps a table that any rule asks, or what others hold; what the caller holds is in the journal.
+/// Refuses those `new` routes of a change that overlap a table that any rule asks, or what others hold.
+///
+/// What the caller holds already is not new: an overlap that came over it is no reason to refuse what else is wanted.
 ///
 /// This is stricter than what the client finds, which looks at the packets that a rule is for. A default route is no
 /// overlap; whether one of another table would win is seen by a lookup ([`refuse_detour`]), and where that is so for some
 /// packets only, by the rule ([`detours`]).
-pub(crate) fn refuse(table: &Routes, change: &Change, journal: &Journal) -> Result<(), Refusal> {
+pub(crate) fn refuse(
+    table: &Routes,
+    change: &Change,
+    new: &BTreeSet<Route>,
+    journal: &Journal,
+) -> Result<(), Refusal> {
     // They are disjoint, and so their last addresses are in order, too.
-    let wanted: Vec<Route> = change.after.iter().copied().collect();
+    let wanted: Vec<Route> = new.iter().copied().collect();
     let in_the_way = |theirs: IpNet| {
         let first = wanted.partition_point(|ours| ours.destination.broadcast() < theirs.network());
         let behind = move |ours: &&Route| ours.destination.network() <= theirs.broadcast();

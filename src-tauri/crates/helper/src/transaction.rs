@@ -39,7 +39,8 @@ impl<S: System> Registry<S> {
             (held.routes.clone(), held.guard.clone())
         });
         let table = self.system.routes().map_err(|error| kernel(&error))?;
-        overlap::refuse(&table, change, &self.journal)?;
+        let new = &change.after - &(&before & &table.ours());
+        overlap::refuse(&table, change, &new, &self.journal)?;
         self.check_gateways(change)?;
 
         // The journal to which everything returns.
@@ -114,7 +115,7 @@ impl<S: System> Registry<S> {
         let table = self.system.routes().map_err(failed)?;
         let missing = &back.after - &table.ours();
         if !missing.is_empty() {
-            overlap::refuse(&table, back, &self.journal)?;
+            overlap::refuse(&table, back, &missing, &self.journal)?;
         }
         for route in missing {
             self.system.add(&route).map_err(failed)?;
@@ -152,7 +153,7 @@ impl<S: System> Registry<S> {
         }
         if !add.is_empty() {
             let table = self.system.routes().map_err(failed)?;
-            overlap::refuse(&table, change, &self.journal)?;
+            overlap::refuse(&table, change, &add, &self.journal)?;
             if let Some(route) = (&change.after - &table.ours()).first() {
                 return Err(Refusal::RolledBack(format!(
                     "another program changed the routes to {}, and everything is as it was before",

@@ -350,6 +350,9 @@ fn a_route_of_ours_goes_where_somebody_elses_next_hop_has_joined_it() {
             let client = connect(stream).await;
             client.apply(&profile(), &[ours], false).await.unwrap();
             join();
+            // What is held is not made again.
+            client.apply(&profile(), &[ours], false).await.unwrap();
+            client.release(&profile()).await.unwrap();
             let again = client.apply(&profile(), &[ours], false).await;
             assert!(
                 matches!(again, Err(HelperError::Conflict { .. })),

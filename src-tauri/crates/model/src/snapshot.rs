@@ -373,6 +373,8 @@ pub enum CleanupItem {
         profile: ProfileName,
         /// The service.
         service: ServiceKey,
+        /// Its `metadata.uid`: one that is made anew under its name is another.
+        uid: String,
         /// The addresses.
         addresses: Vec<IpAddr>,
     },
@@ -427,6 +429,7 @@ impl fmt::Display for CleanupItem {
                 profile,
                 service,
                 addresses,
+                ..
             } => {
                 let list: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
                 write!(

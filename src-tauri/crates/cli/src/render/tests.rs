@@ -198,6 +198,7 @@ fn what_a_dead_minikube_tunnel_left_is_shown_with_the_way_out() {
     let item = minitunnel_model::CleanupItem::MinikubeAddress {
         profile: "p".parse().unwrap(),
         service: crate::testing::key("web"),
+        uid: "uid-web".into(),
         addresses: vec!["10.96.0.7".parse().unwrap()],
     };
     let snapshot = Snapshot {

@@ -247,6 +247,7 @@ fn what_others_left_is_shown_in_a_view_of_everything() {
     let address = CleanupItem::MinikubeAddress {
         profile: "a".parse().unwrap(),
         service: key("web"),
+        uid: "uid-web".into(),
         addresses: vec!["10.96.0.7".parse().unwrap()],
     };
     let left = Snapshot {

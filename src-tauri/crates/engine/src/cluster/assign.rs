@@ -99,6 +99,7 @@ impl Change {
 pub(super) async fn remove_left_by_minikube(
     api: &Api,
     key: &ServiceKey,
+    uid: &str,
     shown: &[IpAddr],
 ) -> Result<(), AssignError> {
     let path = format!("/api/v1/namespaces/{}/services/{}", key.namespace, key.name);
@@ -114,6 +115,11 @@ pub(super) async fn remove_left_by_minikube(
                 manager: FIELD_MANAGER.to_owned(),
             }),
         };
+    }
+    if service.uid != uid {
+        return Err(AssignError::Refused {
+            message: "the service was made anew since it was shown".to_owned(),
+        });
     }
     let now_there = service.ingress.iter().map(|text| text.parse().ok());
     if !now_there.eq(shown.iter().copied().map(Some)) {

@@ -143,14 +143,19 @@ impl Handle {
 
     /// Removes the addresses that an ended `minikube tunnel` left ([`Service::is_minikubes`]), for a clean-up that the user
     /// asked for. What is not, or no longer, as the user was shown it is left alone.
-    pub fn remove_left_by_minikube(&self, service: &ServiceKey, shown: &[IpAddr]) -> Changing {
+    pub fn remove_left_by_minikube(
+        &self,
+        service: &ServiceKey,
+        uid: &str,
+        shown: &[IpAddr],
+    ) -> Changing {
         let shared = self.shared.clone();
-        let (key, shown) = (service.clone(), shown.to_vec());
+        let (key, uid, shown) = (service.clone(), uid.to_owned(), shown.to_vec());
         Box::pin(async move {
             let _permit = shared.in_flight.acquire().await;
             let api = shared.up()?;
             shared.is_rested()?;
-            assign::remove_left_by_minikube(&api, &key, &shown).await
+            assign::remove_left_by_minikube(&api, &key, &uid, &shown).await
         })
     }
 }

@@ -105,6 +105,7 @@ fn address(profile: &ProfileName, service: &Service) -> CleanupItem {
     CleanupItem::MinikubeAddress {
         profile: profile.clone(),
         service: service.key.clone(),
+        uid: service.uid.clone(),
         addresses: addresses.collect(),
     }
 }

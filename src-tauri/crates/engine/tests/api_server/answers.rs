@@ -170,7 +170,7 @@ async fn what_an_ended_minikube_tunnel_left_is_adopted_and_can_be_removed() {
     // Not ours alone: it takes the clean-up to remove it.
     let refused = cluster
         .handle
-        .remove_left_by_minikube(&ours.key, &ours.cluster_ips)
+        .remove_left_by_minikube(&ours.key, &ours.uid, &ours.cluster_ips)
         .await;
     assert_eq!(
         refused,
@@ -185,21 +185,24 @@ async fn what_an_ended_minikube_tunnel_left_is_adopted_and_can_be_removed() {
         })
         .await;
     // Of what was shown to the user, nothing is there any more: this one took its place.
-    let refused = cluster
-        .handle
-        .remove_left_by_minikube(&left.key, &["10.96.0.99".parse().unwrap()])
-        .await;
-    assert!(
-        matches!(refused, Err(AssignError::Refused { .. })),
-        "{refused:?}"
-    );
+    let shown = vec!["10.96.0.99".parse().unwrap()];
+    for (uid, shown) in [(&left.uid, &shown), (&"u-1".to_owned(), &left.cluster_ips)] {
+        let refused = cluster
+            .handle
+            .remove_left_by_minikube(&left.key, uid, shown)
+            .await;
+        assert!(
+            matches!(refused, Err(AssignError::Refused { .. })),
+            "{refused:?}"
+        );
+    }
     assert_eq!(
         cluster.ingress("web").await[0]["ip"],
         json!(left.cluster_ips[0])
     );
     cluster
         .handle
-        .remove_left_by_minikube(&left.key, &left.cluster_ips)
+        .remove_left_by_minikube(&left.key, &left.uid, &left.cluster_ips)
         .await
         .unwrap();
     cluster
@@ -219,7 +222,7 @@ async fn an_address_of_minikubes_that_is_no_cluster_ip_is_not_removed() {
     let shown = ["192.0.2.9".parse().unwrap()];
     let refused = cluster
         .handle
-        .remove_left_by_minikube(&service.key, &shown)
+        .remove_left_by_minikube(&service.key, &service.uid, &shown)
         .await;
     assert_eq!(
         refused,

@@ -113,6 +113,33 @@ fn an_overlap_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn an_overlap_that_comes_over_what_is_held_stops_no_other_change() {
+    let world = World::new();
+    let mut registry = world.registry();
+    registry.apply(&change(&[SERVICES, PODS])).unwrap();
+    world.insert(entry("10.244.7.0/24"));
+    // Again, one more, one less, another gateway for one that nothing overlaps: the pods' route is kept.
+    for wanted in [
+        &[SERVICES, PODS][..],
+        &[SERVICES, PODS, POOL],
+        &["10.96.0.0/12@3", PODS],
+        &[PODS],
+    ] {
+        registry.apply(&change(wanted)).unwrap();
+        assert_eq!(world.ours(), routes(wanted));
+    }
+    // It is made neither anew nor by another gateway.
+    for wanted in [&["10.244.0.0/16@3"][..], &["10.244.0.0/17"]] {
+        let refused = registry.apply(&change(wanted));
+        assert!(matches!(refused, Err(Refusal::Conflict(..))), "{refused:?}");
+        assert_eq!(world.ours(), routes(&[PODS]));
+    }
+    registry.apply(&change(&[])).unwrap();
+    let refused = registry.apply(&change(&[PODS]));
+    assert!(matches!(refused, Err(Refusal::Conflict(..))), "{refused:?}");
+}
+
+#[test]
 fn of_many_overlaps_a_hundred_are_told() {
     let world = World::new();
     for n in 0..200 {

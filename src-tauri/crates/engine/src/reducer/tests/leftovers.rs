@@ -75,6 +75,7 @@ fn both() -> Vec<CleanupItem> {
     let address = CleanupItem::MinikubeAddress {
         profile: name("p"),
         service: service("web", "10.99.1.2").key,
+        uid: "uid-web".to_owned(),
         addresses: vec!["10.99.1.2".parse().unwrap()],
     };
     vec![route, address]
@@ -144,13 +145,19 @@ fn what_a_running_minikube_tunnel_has_made_is_nobody_elses() {
 
 #[test]
 fn what_is_not_as_it_was_shown_stays() {
+    for made_anew in [false, true] {
+        stays_if_it_is_not_as_shown(made_anew);
+    }
+}
+
+fn stays_if_it_is_not_as_shown(made_anew: bool) {
     let mut world = left();
     let anothers = |mut item: CleanupItem| {
-        if let CleanupItem::MinikubeRoute { entry, .. } = &mut item {
-            entry.metric = 7;
-        }
-        if let CleanupItem::MinikubeAddress { addresses, .. } = &mut item {
-            addresses.clear();
+        match &mut item {
+            CleanupItem::MinikubeRoute { entry, .. } => entry.metric = 7,
+            CleanupItem::MinikubeAddress { uid, .. } if made_anew => uid.push('2'),
+            CleanupItem::MinikubeAddress { addresses, .. } => addresses.clear(),
+            _ => {}
         }
         item
     };
