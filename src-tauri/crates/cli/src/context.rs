@@ -9,7 +9,7 @@ use minitunnel_engine::{
     session::{self, ConnectError, RuntimeDir},
 };
 use minitunnel_helper_api::{INHERITED_VARIABLE, STDIN};
-use minitunnel_model::{ClusterState, Hello, PROTOCOL, ProfileName, Snapshot};
+use minitunnel_model::{ClusterState, Command, Hello, PROTOCOL, ProfileName, Snapshot};
 use tokio::{task::JoinHandle, time::Instant};
 
 use crate::{
@@ -107,13 +107,19 @@ impl Context {
 
     /// What is: by the session, else by an engine that has looked around once.
     pub(crate) async fn look(&self, only: Option<BTreeSet<ProfileName>>) -> anyhow::Result<Look> {
-        if let Some(handle) = self.session().await? {
-            let engine = None;
-            return Ok(Look { handle, engine });
-        }
-        let (handle, engine) = self.host(false, only).await?;
-        let engine = Some(engine);
-        let mut look = Look { handle, engine };
+        let mut look = match self.session().await? {
+            Some(handle) => {
+                // It may have been started for other profiles; one that ends just now has shown what it knew.
+                let _ = handle.command(Command::Look).await;
+                let engine = None;
+                Look { handle, engine }
+            }
+            None => {
+                let (handle, engine) = self.host(false, only).await?;
+                let engine = Some(engine);
+                Look { handle, engine }
+            }
+        };
         let settled = |snapshot: &Snapshot| {
             let asking = |cluster: &ClusterState| *cluster == ClusterState::Asking;
             snapshot.complete

@@ -69,14 +69,19 @@ pub(crate) fn hopeless(status: &ProfileStatus) -> Option<Exit> {
         TunnelState::Failed {
             cause,
             retry_at: None,
-        } => Some(match cause {
-            FailureCause::NotAuthorized { .. } => Exit::NotAuthorized,
-            FailureCause::HelperMissing { .. } => Exit::NoHelper,
-            FailureCause::Reach { .. } => Exit::OutOfReach,
-            FailureCause::Helper { .. }
-            | FailureCause::Fight { .. }
-            | FailureCause::Profile { .. } => Exit::Failed,
-        }),
+        } => Some(of_failure(cause)),
         _ => None,
+    }
+}
+
+/// How a tunnel that has failed for this reason ends a command.
+pub(crate) fn of_failure(cause: &FailureCause) -> Exit {
+    match cause {
+        FailureCause::NotAuthorized { .. } => Exit::NotAuthorized,
+        FailureCause::HelperMissing { .. } => Exit::NoHelper,
+        FailureCause::Reach { .. } => Exit::OutOfReach,
+        FailureCause::Helper { .. } | FailureCause::Fight { .. } | FailureCause::Profile { .. } => {
+            Exit::Failed
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! `up`.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use minitunnel_engine::engine::Handle;
 use minitunnel_model::{
-    Command, Conflict, ProfileName, ProfileStatus, ServiceKey, Snapshot, TargetState, TunnelState,
-    WaitingFor,
+    Command, Conflict, ProfileName, ProfileStatus, ServiceKey, Snapshot, TargetState, Timestamp,
+    TunnelState, WaitingFor,
 };
 use tokio::time::{Instant, sleep_until};
 
 use crate::{
     context::Context,
     down::{PATIENCE, end, tell_what_remains},
-    exit::{Exit, hopeless},
+    exit::{Exit, hopeless, of_failure},
     out::complain,
     printer::Printer,
     screen::Screen,
@@ -48,6 +51,8 @@ impl Arguments {
 /// What one `up` wants.
 struct Wish {
     names: BTreeSet<ProfileName>,
+    /// Those among them that this command has set up, and sets down at its end.
+    mine: BTreeSet<ProfileName>,
     /// Not to stay.
     detach: bool,
     /// Its user has asked just now, and may be asked for consent. Another process's end is no such moment.
@@ -64,6 +69,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     let mut wish = Wish {
         wait: Wait::new(&named, arguments.wait, limit)?,
         names: named.into_iter().collect(),
+        mine: BTreeSet::new(),
         detach,
         fresh: true,
     };
@@ -150,8 +156,11 @@ enum Followed {
 /// Brings tunnels up and tells what happens, until they are up (detached), can't be, a signal comes, or the session ends.
 async fn follow(handle: Handle, wish: &mut Wish, signals: &mut Signals) -> Followed {
     let before = handle.snapshot();
-    let mine = wish.names.iter().filter(|name| !before.wants(name));
-    let mine: BTreeSet<ProfileName> = mine.cloned().collect();
+    let unwanted = wish.names.iter().filter(|name| !before.wants(name));
+    let unwanted: Vec<ProfileName> = unwanted.cloned().collect();
+    // Also what it had set up in a session before this one.
+    wish.mine.extend(unwanted);
+    let mine = &wish.mine & &wish.names;
     // What does not stay is over before there is much to see.
     let screen = if wish.detach { None } else { Screen::open() };
     if let Some(screen) = &screen {
@@ -250,9 +259,9 @@ async fn attend(printer: &mut Printer, wish: &mut Wish) -> Verdict {
     printer.catch_up_with_all();
     // One that was ending has not taken it on.
     wish.fresh &= !wish.names.iter().any(|name| printer.seen.wants(name));
-    let mut connected = BTreeSet::new();
+    let mut past = Past::default();
     loop {
-        if let Some(verdict) = judge(&printer.seen, wish, &mut connected) {
+        if let Some(verdict) = judge(&printer.seen, wish, &mut past) {
             return verdict;
         }
         if printer.next().await.is_err() {
@@ -261,12 +270,34 @@ async fn attend(printer: &mut Printer, wish: &mut Wish) -> Verdict {
     }
 }
 
-/// What to do beside waiting; `connected` has those that were up once.
-fn judge(
-    snapshot: &Snapshot,
-    wish: &Wish,
-    connected: &mut BTreeSet<ProfileName>,
-) -> Option<Verdict> {
+/// What tunnels were before.
+#[derive(Default)]
+struct Past {
+    /// Those that were up once.
+    connected: BTreeSet<ProfileName>,
+    /// When those that failed were to be tried again.
+    retries: BTreeMap<ProfileName, BTreeSet<Timestamp>>,
+}
+
+impl Past {
+    /// The end of a command that does not stay, for a tunnel whose second try has failed, too.
+    fn failed_again(&mut self, status: &ProfileStatus) -> Option<Exit> {
+        let TunnelState::Failed {
+            cause,
+            retry_at: Some(at),
+        } = &status.tunnel
+        else {
+            return None;
+        };
+        let name = status.profile.name.clone();
+        let retries = self.retries.entry(name).or_default();
+        retries.insert(*at);
+        (retries.len() > 1).then(|| of_failure(cause))
+    }
+}
+
+/// What to do beside waiting.
+fn judge(snapshot: &Snapshot, wish: &Wish, past: &mut Past) -> Option<Verdict> {
     // A session that ends is waited for.
     if wish
         .names
@@ -288,16 +319,17 @@ fn judge(
     for status in wanted.iter().filter_map(|name| snapshot.profile(name)) {
         let name = &status.profile.name;
         if matches!(status.tunnel, TunnelState::Connected { .. }) {
-            connected.insert(name.clone());
+            past.connected.insert(name.clone());
         }
         // What was up once, and is not at the moment, comes back by itself.
-        if !connected.contains(name) && !gives_way(snapshot, wish, status) {
-            lost.extend(hopeless(status).or_else(|| unasked(status).filter(|_| wish.detach)));
+        if !past.connected.contains(name) && !gives_way(snapshot, wish, status) {
+            let passing = past.failed_again(status).or_else(|| unasked(status));
+            lost.extend(hopeless(status).or(passing.filter(|_| wish.detach)));
         }
     }
     let up = wanted
         .iter()
-        .filter(|name| connected.contains(**name))
+        .filter(|name| past.connected.contains(**name))
         .count();
     if lost.len() == wanted.len() {
         return lost.first().copied().map(Verdict::End);

@@ -346,7 +346,10 @@ impl Engine {
             .min()
     }
 
-    fn take(&mut self, input: Input) {
+    fn take(&mut self, mut input: Input) {
+        if let Input::Files(profiles) = &mut input {
+            profiles.retime(Timestamp::now(), self.clock.now());
+        }
         for effect in reduce(&mut self.state, self.clock.now(), input) {
             self.act(effect);
         }

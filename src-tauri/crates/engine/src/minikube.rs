@@ -13,7 +13,7 @@ mod reach;
 mod tunnels;
 mod watcher;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use minitunnel_model::{BrokenProfile, MinikubeTunnel, Profile, ProfileName, Timestamp};
 
@@ -38,6 +38,16 @@ pub struct Profiles {
     pub minikube_tunnels: BTreeMap<ProfileName, Vec<MinikubeTunnel>>,
     /// The folder of all profiles can't be read at this moment: nothing is known of any of them.
     pub unreadable: bool,
+}
+
+impl Profiles {
+    /// Tells times by another clock than the wall's: this is the present by both.
+    pub(crate) fn retime(&mut self, wall: Timestamp, clock: Timestamp) {
+        for files in self.readable.values_mut() {
+            let rest = files.stopping_until.map(|at| at.0.saturating_sub(wall.0));
+            files.stopping_until = rest.map(|rest| clock + Duration::from_millis(rest));
+        }
+    }
 }
 
 /// All that one profile's files say.

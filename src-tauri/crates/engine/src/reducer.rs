@@ -302,7 +302,7 @@ pub fn reduce(state: &mut State, now: Timestamp, input: Input) -> Vec<Effect> {
             // What the helper saw before us is in this picture, or is gone.
             if !routes::is_same_beside(state, &table, &made) {
                 let tunnels = state.tunnels.values_mut();
-                tunnels.for_each(|tunnel| tunnel.refused.clear());
+                tunnels.for_each(|tunnel| tunnel.hurry(now));
             }
             state.table = Some(table);
             for tunnel in state.tunnels.values_mut() {
@@ -369,7 +369,9 @@ pub fn reduce(state: &mut State, now: Timestamp, input: Input) -> Vec<Effect> {
             state.helper = status;
         }
         Input::HelperGone => {
-            if !matches!(state.consent, Consent::Asking(_)) {
+            // The next one may remember a consent that was given. One that was not is asked for by the user alone: to ask
+            // again would start a helper that has nothing to stay for.
+            if state.consent == Consent::Granted {
                 state.consent = Consent::Unknown;
             }
             state.tunnels.values_mut().for_each(Tunnel::lose_helper);
@@ -531,8 +533,11 @@ fn command(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
                 tunnel.try_again(false);
             }
         }
+        Command::Look => state.scope.only = None,
         // The engine's loop answers it: it needs the helper's and the API servers' own words.
         Command::Cleanup { dry_run, chosen } => {
+            // What dead sessions left may be in any cluster.
+            state.scope.only = None;
             // Sessions may have died without a trace in the table.
             others::ask(state, effects);
             if !dry_run {

@@ -21,6 +21,8 @@ pub enum Command {
         /// Whose tunnel.
         profile: ProfileName,
     },
+    /// Has every profile's API server asked from now on, also those that the session was not started for.
+    Look,
     /// Removes what dead tunnels left; the answer is a [`crate::CleanupReport`].
     Cleanup {
         /// Only tells what would be removed.

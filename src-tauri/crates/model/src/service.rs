@@ -106,6 +106,8 @@ pub enum Pending {
         /// The server's words.
         message: String,
     },
+    /// Somebody takes each address away that it is given.
+    Emptied,
     /// The API server has not taken the address so far; it is asked again.
     Unanswered {
         /// What it says, or what became of the question.
@@ -123,6 +125,9 @@ impl fmt::Display for Pending {
             Self::Metallb => f.write_str("the metallb addon serves it"),
             Self::NoClusterIp => f.write_str("it has no cluster IP"),
             Self::Refused { message } => write!(f, "the API server refused the address: {message}"),
+            Self::Emptied => f.write_str(
+                "somebody takes its address away again and again: end the other load balancer controller, then start the tunnel again",
+            ),
             Self::Unanswered { message } => write!(
                 f,
                 "the API server has not taken the address yet, and is asked again: {message}"

@@ -6,6 +6,7 @@ use crate::testing::{Session, name, snapshot, status};
 fn wish(names: &[&str], detach: bool) -> Wish {
     Wish {
         names: names.iter().map(|of| name(of)).collect(),
+        mine: BTreeSet::new(),
         detach,
         fresh: true,
         wait: None,
@@ -38,7 +39,7 @@ fn waits_for_consent() -> TunnelState {
 }
 
 fn judged(profiles: &[ProfileStatus], wish: &Wish) -> Option<Verdict> {
-    judge(&snapshot(profiles), wish, &mut BTreeSet::new())
+    judge(&snapshot(profiles), wish, &mut Past::default())
 }
 
 /// Follows a session that has `present` to show, and shows nothing else.
@@ -146,12 +147,53 @@ fn a_detached_up_leaves_what_is_up_beside_what_is_blocked() {
 }
 
 #[test]
+fn a_detached_up_does_not_stay_for_a_tunnel_that_fails_again() {
+    let failed = |at| {
+        let cause = FailureCause::Helper {
+            message: "no".to_owned(),
+        };
+        let retry_at = Some(Timestamp(at));
+        snapshot(&[up("p", TunnelState::Failed { cause, retry_at })])
+    };
+    for (detach, second) in [(true, Some(Verdict::End(Exit::Failed))), (false, None)] {
+        let (wish, mut past) = (wish(&["p"], detach), Past::default());
+        // The first may be owed to a moment; it is shown more than once.
+        for _ in 0..2 {
+            assert_eq!(judge(&failed(200), &wish, &mut past), None);
+        }
+        assert_eq!(judge(&failed(5_200), &wish, &mut past), second);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_up_that_joins_again_ends_what_it_had_set_up() {
+    let mut wish = wish(&["p"], true);
+    wish.mine = [name("p")].into();
+    // It is wanted already, by this command.
+    let mut session = Session::new(snapshot(&[up("p", blocked())]));
+    let mut signals = Signals::new().unwrap();
+    let handle = session.handle.clone();
+    let (_, last) = tokio::join!(follow(handle, &mut wish, &mut signals), async {
+        session.take().await;
+        session.take().await
+    });
+    let down = Command::SetTarget {
+        profile: name("p"),
+        target: TargetState::Down,
+    };
+    assert_eq!(last, down);
+}
+
+#[test]
 fn a_profile_that_is_gone_is_waited_for_until_nobody_wants_it() {
     let mut gone = snapshot(&[]);
     gone.awaited = vec![name("p")];
     let wish = wish(&["p"], false);
-    let mut connected = [name("p")].into();
-    assert_eq!(judge(&gone, &wish, &mut connected), None);
+    let mut past = Past {
+        connected: [name("p")].into(),
+        ..Past::default()
+    };
+    assert_eq!(judge(&gone, &wish, &mut past), None);
     let leave = Some(Verdict::Leave(Exit::Done));
     assert_eq!(judged(&[], &wish), leave);
 }

@@ -134,9 +134,14 @@ pub(super) async fn remove_left_by_minikube(
         { "op": "remove", "path": "/status/loadBalancer/ingress" },
     ]);
     let path = format!("{}?fieldManager={FIELD_MANAGER}", status_path(key));
-    Ok(api
-        .patch(&path, JSON_PATCH, patch.to_string().into_bytes())
-        .await?)
+    let patched = api.patch(&path, JSON_PATCH, patch.to_string().into_bytes());
+    match patched.await {
+        // It is there still, but for an object that changed under the server's own hands.
+        Err(CallError::Status(status)) if status.code == 409 => Err(AssignError::Refused {
+            message: "the service changed at this moment: try again".to_owned(),
+        }),
+        patched => Ok(patched?),
+    }
 }
 
 fn status_path(key: &ServiceKey) -> String {

@@ -1,6 +1,7 @@
 //! The task that follows one API server, and the handle to it.
 
 use std::{
+    io,
     net::IpAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError, RwLock},
@@ -369,7 +370,9 @@ impl<T, W: Fn(ClusterEvent) -> T> Watch<T, W> {
         // Beside the watches: what they tell must not wait for a server that thinks about its answer.
         let mut probe = pin!(Fuse::terminated());
         let mut relist = pin!(Fuse::terminated());
-        let mut silent_until = Instant::now() + SILENCE;
+        // The services' own word: that of another watch says nothing about this one.
+        let mut heard = Instant::now();
+        let mut silent_until = heard + SILENCE;
         loop {
             if beyond && relist.is_terminated() {
                 beyond = false;
@@ -377,7 +380,8 @@ impl<T, W: Fn(ClusterEvent) -> T> Watch<T, W> {
             }
             tokio::select! {
                 told = service_watch.next() => {
-                    silent_until = Instant::now() + SILENCE;
+                    heard = Instant::now();
+                    silent_until = heard + SILENCE;
                     let told = next(told)?;
                     // Ranges change hardly ever: the first service beyond those that are known says when.
                     beyond |= match &told {
@@ -395,7 +399,6 @@ impl<T, W: Fn(ClusterEvent) -> T> Watch<T, W> {
                     }
                 }
                 told = node_watch.next() => {
-                    silent_until = Instant::now() + SILENCE;
                     let told = next(told)?;
                     if !matches!(told, Told::Bookmark) {
                         pod_watch.look_again();
@@ -411,6 +414,11 @@ impl<T, W: Fn(ClusterEvent) -> T> Watch<T, W> {
                 }
                 alive = &mut probe => {
                     alive?;
+                    // A server that lives, and whose watch tells nothing for so long, has lost that watch.
+                    if heard.elapsed() >= 2 * SILENCE {
+                        let silent = io::Error::from(io::ErrorKind::TimedOut);
+                        return Err(CallError::Transport(silent.into()).into());
+                    }
                     silent_until = Instant::now() + SILENCE;
                 }
                 () = self.shared.wake.notified(), if probe.is_terminated() => {

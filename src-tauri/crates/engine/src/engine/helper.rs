@@ -1,18 +1,24 @@
 //! The privileged helper: connected when it is first needed, and again after it went; an inherited one at once.
 
-use std::{collections::BTreeSet, os::unix::net::UnixStream, sync::Arc};
+use std::{collections::BTreeSet, os::unix::net::UnixStream, sync::Arc, time::Duration};
 
 use futures::{StreamExt, stream::BoxStream};
 use minitunnel_helper_api::{Client, ConnectError, HelperError, HelperEvent};
 use minitunnel_model::{CleanupItem, CleanupReport, HelperStatus, ProfileName, Route};
 use minitunnel_routing::Router;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::{
+    sync::{Mutex, mpsc, oneshot},
+    time::timeout,
+};
 
 use super::{Cleanup, suspects};
 use crate::reducer::{ApplyFailure, Input, Others, Turn};
 
 /// What is said where the one helper that there was is gone.
 const ENDED: &str = "minitunnel's helper has ended: start minitunnel again";
+
+/// How long the bus has for a subscription.
+const SUBSCRIBED: Duration = Duration::from_secs(10);
 
 /// How an engine reaches the helper.
 #[derive(Debug)]
@@ -192,8 +198,7 @@ async fn remove_stale(link: &Mutex<Link>, item: &CleanupItem) -> Result<(), Stri
 
 /// Tells what a clean-up would remove. Starts no helper, as one that starts removes it.
 async fn look(link: &Mutex<Link>, report: &mut CleanupReport) -> Result<(), String> {
-    let connected = link.lock().await.client.clone();
-    let client = match connected {
+    let client = match own(link).await {
         Some(client) => Some(client),
         None => match Client::running().await {
             Ok(client) => client,
@@ -219,21 +224,13 @@ async fn look(link: &Mutex<Link>, report: &mut CleanupReport) -> Result<(), Stri
 
 /// What the helper knows of other sessions; where none is, what their processes tell. Starts no helper.
 async fn others(link: &Mutex<Link>) -> Others {
-    let (connected, is_own) = {
-        let link = link.lock().await;
-        (link.client.clone(), link.is_own)
-    };
     // One helper works at a time: beside one that is there for us alone, nobody has routes.
-    if connected.is_some() && is_own {
+    if own(link).await.is_some() {
         return Others::Leases(BTreeSet::new());
     }
-    let client = match connected {
-        Some(client) => Some(client),
-        None => Client::running().await.ok().flatten(),
-    };
-    let leases = match client {
-        Some(client) => client.list().await.ok(),
-        None => None,
+    let leases = match Client::running().await {
+        Ok(Some(client)) => client.list().await.ok(),
+        _ => None,
     };
     let Some(leases) = leases else {
         return Others::Run(suspects::other_sessions());
@@ -241,6 +238,13 @@ async fn others(link: &Mutex<Link>) -> Others {
     let own = std::process::id();
     let others = leases.into_iter().filter(|lease| lease.pid != own);
     Others::Leases(others.flat_map(|lease| lease.routes).collect())
+}
+
+/// The client of the helper that is there for this engine alone. Over the bus, a call by our connection would start a helper
+/// where none runs any more.
+async fn own(link: &Mutex<Link>) -> Option<Client> {
+    let link = link.lock().await;
+    link.client.clone().filter(|_| link.is_own)
 }
 
 /// The client, connected if it is not; an error is one sentence.
@@ -281,7 +285,9 @@ async fn connect(way: &mut HelperWay) -> Result<(Client, Events), String> {
         HelperWay::Nowhere => return Err(ENDED.into()),
     };
     // Subscribed before anything is applied, so that no end goes unseen.
-    let events = client.events().await.map_err(|error| error.to_string())?;
+    let events = timeout(SUBSCRIBED, client.events()).await;
+    let events = events.map_err(|_| "the system bus does not answer: see whether it runs")?;
+    let events = events.map_err(|error| error.to_string())?;
     Ok((client, events.boxed()))
 }
 

@@ -88,6 +88,11 @@ impl Home {
     pub(super) fn profiles(&self) -> PathBuf {
         self.path.join("profiles")
     }
+
+    /// The folder of all machines.
+    pub(super) fn machines(&self) -> PathBuf {
+        self.path.join("machines")
+    }
 }
 
 #[cfg(test)]

@@ -195,11 +195,7 @@ fn read_nodes(
 fn machine_address(home: &Home, machine: &str) -> Option<IpAddr> {
     // The name comes from a file and becomes part of a path.
     let machine: ProfileName = machine.parse().ok()?;
-    let path = home
-        .path
-        .join("machines")
-        .join(machine.as_str())
-        .join("config.json");
+    let path = home.machines().join(machine.as_str()).join("config.json");
     read_json::<MachineConfig>(&path).ok()?.address()
 }
 

@@ -87,8 +87,19 @@ pub fn forward<T: Send + 'static>(
 )]
 pub struct WatchError(#[from] notify::Error);
 
-#[derive(Debug, Default)]
+/// The files of a folder that are read. Beside them may be a machine's disk, which is written to without end.
+const READ: [&str; 6] = [
+    "ca.crt",
+    "client.crt",
+    "client.key",
+    "config.json",
+    "events.json",
+    "tunnels.json",
+];
+
+#[derive(Debug)]
 struct Shared {
+    home: Home,
     changed: Notify,
     /// The folders whose changes count, existing or not.
     wanted: RwLock<Vec<PathBuf>>,
@@ -99,7 +110,7 @@ struct Shared {
 impl Watcher {
     /// Begins to watch.
     pub fn new(home: &Home) -> Result<Self, WatchError> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::of(home));
         let events = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| events.concerns(&event)) {
@@ -189,6 +200,15 @@ impl Watcher {
 }
 
 impl Shared {
+    fn of(home: &Home) -> Self {
+        Self {
+            home: home.clone(),
+            changed: Notify::default(),
+            wanted: RwLock::default(),
+            removed: Mutex::default(),
+        }
+    }
+
     fn concerns(&self, event: &notify::Event) -> bool {
         let read_only = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
         if read_only {
@@ -202,14 +222,19 @@ impl Shared {
         }
         let wanted = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
         // An overrun names no path.
-        event.paths.is_empty()
-            || event.paths.iter().any(|path| {
-                // The lock is held, not read.
-                !path.ends_with(".tunnel_lock")
-                    && wanted
-                        .iter()
-                        .any(|folder| folder.starts_with(path) || path.parent() == Some(folder))
-            })
+        event.paths.is_empty() || event.paths.iter().any(|path| self.is_read(path, &wanted))
+    }
+
+    /// Whether what is read changes with a path: a folder on the way to it, a profile or machine that comes or goes, a file.
+    fn is_read(&self, path: &Path, wanted: &[PathBuf]) -> bool {
+        let profiles_or_machines = [self.home.profiles(), self.home.machines()];
+        let inside = |folder: &PathBuf| path.parent() == Some(folder);
+        path == self.home.kubeconfig
+            || wanted.iter().any(|folder| folder.starts_with(path))
+            || profiles_or_machines.iter().any(inside)
+            || path.starts_with(&self.home.path)
+                && wanted.iter().any(inside)
+                && READ.iter().any(|name| path.ends_with(name))
     }
 }
 
@@ -219,10 +244,10 @@ fn folders(home: &Home) -> Vec<PathBuf> {
         home.path.clone(),
         home.path.join("config"),
         home.profiles(),
-        home.path.join("machines"),
+        home.machines(),
     ];
     folders.extend(home.kubeconfig.parent().map(Path::to_owned));
-    for parent in [home.profiles(), home.path.join("machines")] {
+    for parent in [home.profiles(), home.machines()] {
         let entries = fs::read_dir(parent)
             .into_iter()
             .flatten()
@@ -362,7 +387,16 @@ mod tests {
         write(dir.path().join("other/file"));
         fs::create_dir_all(home.path.join("profiles")).unwrap();
         expect_change(&mut watcher, "the home's appearance").await;
+        write(home.path.join("machines/p/config.json"));
+        expect_change(&mut watcher, "a machine").await;
+        write(home.kubeconfig.with_file_name("cache"));
+        expect_change(&mut watcher, "the kubeconfig's folder").await;
         write(dir.path().join("another/file"));
+        // A virtual machine's disk, and what others keep beside the kubeconfig.
+        write(home.path.join("machines/p/p.rawdisk"));
+        write(home.path.join("profiles/p.lock/x"));
+        expect_change(&mut watcher, "a folder among the profiles").await;
+        write(home.kubeconfig.with_file_name("cache"));
         assert!(
             tokio::time::timeout(3 * QUIET, watcher.changed())
                 .await

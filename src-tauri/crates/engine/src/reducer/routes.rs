@@ -10,6 +10,8 @@ use minitunnel_model::{
 };
 use minitunnel_routing::{Entry, Held, Holder, Kind, Table, Wanted, conflicts};
 
+pub(super) use wanted::are_all_out_of_bounds;
+
 use super::{
     State, leftovers,
     tunnel::{Lock, Tunnel},
@@ -156,6 +158,17 @@ pub(super) fn usable(tunnel: &Tunnel) -> Vec<Route> {
 pub(super) fn services(tunnel: &Tunnel) -> Option<&RouteGroup> {
     let mut groups = tunnel.groups.iter();
     groups.find(|group| group.kind == GroupKind::Services)
+}
+
+/// Whether the services' routes are not in the kernel, and can't be.
+pub(super) fn are_blocked(tunnel: &Tunnel) -> bool {
+    let blocked = |group: &RouteGroup| {
+        matches!(
+            group.state,
+            GroupState::Conflicting { .. } | GroupState::LeftOut { .. }
+        )
+    };
+    services(tunnel).is_some_and(blocked)
 }
 
 /// Whether the services' routes are in the kernel.

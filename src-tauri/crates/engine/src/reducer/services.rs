@@ -9,7 +9,8 @@ use minitunnel_model::{
 use super::{
     Effect, State,
     others::Whose,
-    tunnel::{Health, Lock, Tunnel},
+    routes,
+    tunnel::{FIGHT_LOSSES, FIGHT_WINDOW, Health, Lock, Tunnel},
 };
 use crate::cluster::{AssignError, Service};
 
@@ -34,7 +35,7 @@ pub enum Request {
 pub(super) struct Tracked {
     pub(super) service: Arc<Service>,
     /// A request that is not answered yet.
-    busy: bool,
+    busy: Option<Request>,
     /// The last request that was granted, until the watch has told anything new.
     done: Option<Request>,
     /// What the API server made of such a request; until the service changes, it stands.
@@ -48,6 +49,8 @@ pub(super) struct Tracked {
     /// When it was first seen without an address from us.
     waiting_since: Option<Timestamp>,
     assigned_in: Option<Duration>,
+    /// When others took our address away, of late.
+    losses: Vec<Timestamp>,
     /// What views are shown; made anew only when it changes, so that snapshots share it.
     shown: Option<Arc<LoadBalancer>>,
 }
@@ -61,6 +64,15 @@ impl Tracked {
         let old = old.filter(|old| old.service.uid == service.uid);
         let old_unanswered = old.as_ref().map_or(0, |old| old.unanswered);
         let old_trouble = old.as_ref().and_then(|old| old.trouble.clone());
+        let mut losses = old.as_ref().map_or(Vec::new(), |old| old.losses.clone());
+        let lost = service.is_load_balancer && service.owner == Owner::Nobody;
+        if lost && old.as_ref().is_some_and(Self::is_kept) {
+            losses.retain(|at| *at + FIGHT_WINDOW > now);
+            losses.push(now);
+        }
+        // Whoever empties what others set would be answered at once, and again.
+        let fight = losses.len() >= FIGHT_LOSSES && lost;
+        let verdict = fight.then(|| (Request::Assign, Pending::Emptied));
         let mut waiting_since = old.as_ref().and_then(|old| old.waiting_since);
         let mut assigned_in = old.as_ref().and_then(|old| old.assigned_in);
         if ours {
@@ -72,15 +84,16 @@ impl Tracked {
             waiting_since = waiting_since.or(Some(now));
         }
         Self {
-            busy: old.is_some_and(|old| old.busy),
+            busy: old.and_then(|old| old.busy),
             service,
             done: None,
-            verdict: None,
+            verdict,
             rest_until: None,
             unanswered: old_unanswered,
             trouble: old_trouble,
             waiting_since,
             assigned_in,
+            losses,
             shown: None,
         }
     }
@@ -90,12 +103,18 @@ impl Tracked {
         self.service.owner == Owner::Us || self.done == Some(Request::Assign)
     }
 
+    /// Whether it has our address, and nobody of us is taking that away.
+    fn is_kept(&self) -> bool {
+        let withdrawn = Some(Request::Withdraw);
+        self.service.owner == Owner::Us && self.busy != withdrawn && self.done != withdrawn
+    }
+
     fn is_refused(&self, request: Request) -> bool {
         matches!(&self.verdict, Some((of, _)) if *of == request)
     }
 
     pub(super) fn is_busy(&self) -> bool {
-        self.busy
+        self.busy.is_some()
     }
 
     fn rest(&mut self, now: Timestamp) {
@@ -113,6 +132,7 @@ impl Tracked {
         self.rest_until = None;
         self.unanswered = 0;
         self.trouble = None;
+        self.losses.clear();
         self.shown = None;
     }
 
@@ -260,10 +280,13 @@ fn item(name: &ProfileName, service: &Service) -> CleanupItem {
     }
 }
 
-/// Whether what was handed out stays: also while a route is being put back, but not where that waits for the user.
+/// Whether what was handed out stays: also while a route is being put back, but not where that waits for the user, or for
+/// whoever is in the way.
 fn keeps(tunnel: &Tunnel) -> bool {
     let retried = matches!(tunnel.failure, Some((_, Some(_))));
-    tunnel.is_wanted() || (tunnel.target == TargetState::Up && retried && !tunnel.gone)
+    let retried = retried && !tunnel.gone && tunnel.files.stopping_until.is_none();
+    let wanted = tunnel.is_wanted() || (tunnel.target == TargetState::Up && retried);
+    wanted && !routes::are_blocked(tunnel)
 }
 
 pub(super) fn reconcile(
@@ -304,7 +327,7 @@ pub(super) fn reconcile_one(
         return;
     };
     let resting = tracked.rest_until.is_some_and(|at| at > now);
-    if tracked.busy || resting {
+    if tracked.is_busy() || resting {
         return;
     }
     let service = tracked.service.clone();
@@ -323,7 +346,7 @@ pub(super) fn reconcile_one(
         return;
     }
     if let Some(tracked) = tunnel.services.get_mut(key) {
-        tracked.busy = true;
+        tracked.busy = Some(request);
     }
     effects.push(Effect::Ask {
         profile: name.clone(),
@@ -350,7 +373,7 @@ pub(super) fn answered(
     let Some(tracked) = tunnel.services.get_mut(&asked.key).filter(same) else {
         return;
     };
-    tracked.busy = false;
+    tracked.busy = None;
     match result {
         Ok(()) => {
             tracked.done = Some(request);

@@ -11,6 +11,7 @@ use minitunnel_model::{
 use super::{tunnel::Lock, *};
 
 mod histories;
+mod lasting;
 mod leftovers;
 mod others;
 mod pending;

@@ -17,13 +17,15 @@ use crate::{
     minikube::{Credentials, ProfileFiles},
 };
 
-/// How long a refused apply, or one that the helper did not live to answer, rests before the next try.
+/// How long a refused apply, or one that the helper did not live to answer, rests before the next try; each further refusal
+/// rests twice as long, up to a minute.
 pub(super) const RETRY: Duration = Duration::from_secs(5);
+const LONGEST_RETRY: Duration = Duration::from_secs(60);
 pub(super) const SHORT_RETRY: Duration = Duration::from_millis(200);
 
-/// This many losses of our routes within this time are no accident but a fight (`DESIGN.md`, "Repair").
-const FIGHT_LOSSES: usize = 3;
-const FIGHT_WINDOW: Duration = Duration::from_secs(10);
+/// This many losses of our routes, or of an address, within this time are no accident but a fight (`DESIGN.md`, "Repair").
+pub(super) const FIGHT_LOSSES: usize = 3;
+pub(super) const FIGHT_WINDOW: Duration = Duration::from_secs(10);
 
 /// minikube's own mutual exclusion for a profile's tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,11 +134,14 @@ impl Tunnel {
             new.endpoint.clone_from(&old.endpoint);
             new.reach.clone_from(&old.reach);
         }
-        let renewed = files.credentials != self.files.credentials
-            || files.cni.pod_source() != self.files.cni.pod_source();
+        // Without credentials, the watch that has the old ones takes back what was given before it ends.
+        let renewed = files.credentials.is_some()
+            && (files.credentials != self.files.credentials
+                || files.cni.pod_source() != self.files.cni.pod_source());
         let is_of =
             |credentials: &Credentials| (credentials.server.clone(), credentials.ca.clone());
-        if files.credentials.as_ref().map(is_of) != self.files.credentials.as_ref().map(is_of) {
+        let server = files.credentials.as_ref().map(is_of);
+        if server.is_some() && server != self.files.credentials.as_ref().map(is_of) {
             self.lose_cluster(Health::Unknown);
         }
         let known = self.health == Health::Up;
@@ -171,8 +176,9 @@ impl Tunnel {
             LockNews::Busy(pid) => self.lock = Lock::Busy(pid),
             LockNews::Failed(message) => {
                 self.lock = Lock::Free;
-                self.fail(FailureCause::Profile { message }, Some(now + RETRY));
-                self.rest(now + RETRY);
+                let until = now + self.next_pause();
+                self.fail(FailureCause::Profile { message }, Some(until));
+                self.rest(until);
             }
         }
         followed
@@ -193,6 +199,8 @@ impl Tunnel {
                 self.set_services(services, now);
                 self.left.clear();
             }
+            // A server that names none is no reason to believe that there are none.
+            ClusterEvent::ServiceCidrs(cidrs) if cidrs.is_empty() => {}
             ClusterEvent::ServiceCidrs(cidrs) => self.profile.service_cidrs = cidrs,
             ClusterEvent::Nodes(nodes) => self.set_nodes(nodes),
             ClusterEvent::Down { reason } => self.lose_cluster(Health::Down(reason)),
@@ -232,6 +240,7 @@ impl Tunnel {
         self.asked = asked;
         self.failure = None;
         self.rest_until = None;
+        self.refusals = 0;
         self.refused.clear();
         self.losses.clear();
         self.services.values_mut().for_each(Tracked::forgive);
@@ -276,10 +285,20 @@ impl Tunnel {
     /// middle of the change.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.refusals += 1;
-        if self.refusals == 1 {
-            SHORT_RETRY
-        } else {
-            RETRY
+        match self.refusals {
+            1 => SHORT_RETRY,
+            more => (RETRY * 2_u32.pow((more - 2).min(8))).min(LONGEST_RETRY),
+        }
+    }
+
+    /// The ground has changed: what was refused may be taken now, and is tried soon.
+    pub(super) fn hurry(&mut self, now: Timestamp) {
+        self.refused.clear();
+        self.refusals = self.refusals.min(1);
+        let soon = now + RETRY;
+        self.rest_until = self.rest_until.map(|at| at.min(soon));
+        if let Some((_, Some(at))) = &mut self.failure {
+            *at = soon.min(*at);
         }
     }
 
@@ -366,6 +385,7 @@ impl Tunnel {
     pub(super) fn is_wanted(&self) -> bool {
         self.target == TargetState::Up
             && !self.gone
+            && self.files.credentials.is_some()
             && self.files.stopping_until.is_none()
             && self.health == Health::Up
             && self.failure.is_none()
@@ -443,7 +463,8 @@ fn watch(state: &mut State, name: &ProfileName, effects: &mut Vec<Effect>) {
     let covered = covered || tunnel.target == TargetState::Up || tunnel.watch.is_some();
     // A server that answers still is asked to take back what it was given, under the lock that is held still.
     let ending = tunnel.lock == Lock::Held && services::any_ours(tunnel);
-    let watch = covered && reachable && (!tunnel.gone || ending && tunnel.watch.is_some());
+    let ending = ending && tunnel.watch.is_some();
+    let watch = covered && reachable && (!tunnel.gone || ending);
     match (&tunnel.files.credentials, watch) {
         (Some(credentials), true) if tunnel.watch.is_none() => {
             state.turns += 1;
@@ -458,6 +479,7 @@ fn watch(state: &mut State, name: &ProfileName, effects: &mut Vec<Effect>) {
             effects.push(watch);
         }
         (Some(_), true) => {}
+        (None, true) if ending => {}
         _ => {
             tunnel.lose_cluster(Health::Unknown);
             if tunnel.watch.take().is_some() {

@@ -144,6 +144,15 @@ fn tunnel_state(name: &ProfileName, tunnel: &Tunnel, consent: &Consent) -> Tunne
     }
     if let Some(GroupState::LeftOut { reason }) = routes::services(tunnel).map(|group| &group.state)
     {
+        if routes::are_all_out_of_bounds(&tunnel.profile.service_cidrs) {
+            let message = format!(
+                "{reason}: make the cluster anew with a private range, such as `minikube start -p {name} --service-cluster-ip-range=10.96.0.0/12`"
+            );
+            return TunnelState::Failed {
+                cause: FailureCause::Reach { message },
+                retry_at: None,
+            };
+        }
         let reason = reason.clone();
         return TunnelState::Waiting {
             on: WaitingFor::Cluster { reason },

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 use minitunnel_model::{GroupKind, GroupState, Node, Reach, Route, RouteGroup};
-use minitunnel_routing::{Table, validate};
+use minitunnel_routing::{Invalid, Table, validate};
 
 use super::on_link;
 use crate::{minikube::Cni, reducer::tunnel::Tunnel};
@@ -209,6 +209,22 @@ fn services(tunnel: &Tunnel, ground: &Ground) -> Sorted {
         sorted.leave_out_unlinked(ground);
     }
     sorted
+}
+
+/// Whether no service range is one that minitunnel ever makes a route to.
+pub(in crate::reducer) fn are_all_out_of_bounds(networks: &[IpNet]) -> bool {
+    let out_of_bounds = |network: &IpNet| {
+        // Whichever gateway it has.
+        let route = Route {
+            destination: network.trunc(),
+            gateway: network.addr(),
+        };
+        matches!(
+            validate(&route),
+            Err(Invalid::NotPrivate(_) | Invalid::TooBroad(_))
+        )
+    };
+    !networks.is_empty() && networks.iter().all(out_of_bounds)
 }
 
 /// The networks without those that lie in another, as where a range was extended.

@@ -216,13 +216,18 @@ fn a_service_range_that_nobody_may_route_says_so_and_is_asked_of_nobody() {
     world.run();
     assert_eq!((world.held("p"), world.dialogs), (vec![], 0));
     let state = world.tunnel("p");
-    let TunnelState::Waiting {
-        on: WaitingFor::Cluster { reason },
+    let TunnelState::Failed {
+        cause: FailureCause::Reach { message },
+        retry_at: None,
     } = &state
     else {
         panic!("{state:?}")
     };
-    assert!(reason.contains("34.118.224.0/20"), "{reason}");
+    let words = [
+        "34.118.224.0/20",
+        "minikube start -p p --service-cluster-ip-range",
+    ];
+    assert!(words.iter().all(|word| message.contains(word)), "{message}");
 }
 
 #[test]

@@ -423,7 +423,7 @@ fn a_helper_that_was_there_is_looked_for_again() {
 }
 
 #[test]
-fn addresses_of_a_blocked_tunnel_keep_the_lock_and_go_before_its_end_is_told() {
+fn addresses_of_a_tunnel_that_comes_to_be_blocked_go_and_leave_the_lock_to_others() {
     let mut world = up();
     world.input(Input::HelperGone);
     let (profile, routes, _) = apply(&mut world).unwrap();
@@ -441,9 +441,9 @@ fn addresses_of_a_blocked_tunnel_keep_the_lock_and_go_before_its_end_is_told() {
     world.input(Input::Tick);
     world.run();
     assert!(matches!(world.tunnel("p"), TunnelState::Blocked { .. }));
-    assert_eq!(world.state.tunnels[&name("p")].lock, Lock::Held);
+    assert_eq!(ingress(&world), [""; 0]);
+    assert_eq!(world.state.tunnels[&name("p")].lock, Lock::Free);
     world.target("p", TargetState::Down);
-    assert_eq!(world.tunnel("p"), TunnelState::Disconnecting);
     world.run();
     assert_eq!(
         (world.tunnel("p"), ingress(&world)),
