@@ -29,7 +29,7 @@ pub(crate) fn render(snapshot: &Snapshot) -> Vec<String> {
     }
     for broken in &snapshot.broken {
         out.push(format!(
-            "{}  can't be read: {}",
+            "{}  can't be read: {}; mend it, or have `minikube delete` remove it",
             broken.name, broken.problem
         ));
     }

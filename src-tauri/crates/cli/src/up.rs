@@ -134,14 +134,25 @@ async fn host(hosted: Hosted, wish: &mut Wish, signals: &mut Signals) -> anyhow:
         Exit::AddressesRemain if !others => Duration::ZERO,
         _ => PATIENCE,
     };
-    tokio::select! {
-        ended = hosted.end(patience) => match exit {
-            Exit::Done if !ended => Ok(Exit::AddressesRemain),
-            exit => Ok(exit),
-        },
+    let handle = hosted.handle.clone();
+    let ended = tokio::select! {
+        ended = hosted.end(patience) => Some(ended),
         // A second Ctrl-C waits for nothing; what this process holds ends with it.
-        () = signals.next() => Ok(Exit::AddressesRemain),
-    }
+        () = signals.next() => None,
+    };
+    let why = match ended {
+        Some(true) => return Ok(exit),
+        Some(false) => "its API server does not answer",
+        None => "it was not waited for",
+    };
+    // Also what other views had brought up here.
+    let snapshot = handle.snapshot();
+    let profiles = snapshot.profiles.iter();
+    let names = profiles.map(|status| status.profile.name.clone()).collect();
+    Ok(match exit {
+        Exit::Done if tell_what_remains(&snapshot, &names, why) => Exit::AddressesRemain,
+        exit => exit,
+    })
 }
 
 /// How following a session ended.

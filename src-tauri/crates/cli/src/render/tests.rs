@@ -166,7 +166,7 @@ fn a_stopped_cluster_and_a_broken_profile_say_why() {
         "{text}"
     );
     assert!(
-        text.ends_with("q  can't be read: its config.json is empty\n"),
+        text.ends_with("q  can't be read: its config.json is empty; mend it, or have `minikube delete` remove it\n"),
         "{text}"
     );
 }

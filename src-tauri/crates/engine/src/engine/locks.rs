@@ -1,6 +1,6 @@
 //! minikube's tunnel locks, held and waited for.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io};
 
 use minitunnel_model::ProfileName;
 use tokio::{
@@ -89,9 +89,14 @@ async fn wait_for(home: &Home, reporter: &Reporter) -> Option<TunnelLock> {
     match acquired {
         Ok(lock) => Some(lock),
         Err(error) => {
-            let message = format!(
-                "minikube's .tunnel_lock of {name} can't be taken ({error}): make its profile folder and that file yours again"
-            );
+            let way_out = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    "make its profile folder and that file yours again"
+                }
+                _ => "see whether its profile folder is there and can be written to",
+            };
+            let message =
+                format!("minikube's .tunnel_lock of {name} can't be taken ({error}): {way_out}");
             reporter.tell(LockNews::Failed(message)).await;
             None
         }
