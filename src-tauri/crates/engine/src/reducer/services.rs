@@ -72,7 +72,7 @@ impl Tracked {
         }
         // Whoever empties what others set would be answered at once, and again.
         let fight = losses.len() >= FIGHT_LOSSES && lost;
-        let verdict = fight.then(|| (Request::Assign, Pending::Emptied));
+        let verdict = fight.then_some((Request::Assign, Pending::Emptied));
         let mut waiting_since = old.as_ref().and_then(|old| old.waiting_since);
         let mut assigned_in = old.as_ref().and_then(|old| old.assigned_in);
         if ours {

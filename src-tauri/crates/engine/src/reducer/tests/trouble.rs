@@ -368,12 +368,12 @@ fn anothers_tagged_route_is_shown_to_who_looks_and_left_to_the_helper_by_who_act
 }
 
 #[test]
-fn a_first_refusal_is_tried_again_soon_and_further_ones_later() {
+fn a_first_refusal_is_tried_again_soon_and_further_ones_ever_later() {
     let mut world = one();
     world.cluster_up("p");
     world.target("p", TargetState::Up);
     let mut waits = Vec::new();
-    for _ in 0..3 {
+    for _ in 0..7 {
         world.failure = Some(ApplyFailure::Refused("no".into()));
         world.run();
         let due = next_wake(&world.state).unwrap();
@@ -381,7 +381,8 @@ fn a_first_refusal_is_tried_again_soon_and_further_ones_later() {
         world.now = due;
         world.input(Input::Tick);
     }
-    assert_eq!(waits, [200, 5_000, 5_000]);
+    let wanted = [200, 5_000, 10_000, 20_000, 40_000, 60_000, 60_000];
+    assert_eq!(waits, wanted);
     world.run();
     assert!(
         matches!(world.tunnel("p"), TunnelState::Connected { .. }),
