@@ -244,6 +244,11 @@ impl Cluster {
         Ok(format!("https://{ip}:{NODE_PORT}"))
     }
 
+    /// That address, which nobody has of itself.
+    pub(crate) fn common_address(&self) -> Ipv4Addr {
+        network::common_ip(&self.options)
+    }
+
     /// Takes the node's link away; its programs run on.
     pub async fn unplug(&self) -> Result {
         network::disconnect(&self.lab, &self.options).await

@@ -25,7 +25,12 @@ use crate::{Process, Result, WAIT, run};
 use folder::Folder;
 
 /// The people of a lab and their user (and group) ids.
-const USERS: [(&str, u32); 2] = [("alice", 4001), ("bob", 4002)];
+const USERS: [(&str, u32); 4] = [
+    ("alice", 4001),
+    ("bob", 4002),
+    ("carol", 4003),
+    ("dave", 4004),
+];
 
 /// The programs that a lab's `PATH` begins with, where they are built.
 const PROGRAMS: [&str; 4] = [
@@ -252,7 +257,7 @@ impl Place {
         })
     }
 
-    /// The same place as one of the lab's people: alice (uid 4001) or bob (4002).
+    /// The same place as one of the lab's people: alice (uid 4001), bob, carol or dave (4004).
     ///
     /// # Panics
     ///

@@ -73,15 +73,25 @@ impl Scene {
     /// Waits for the tables to be as they were before, entry by entry.
     pub async fn wait_for_before(&self) -> Result {
         eventually(WAIT, "the tables of before", async || {
-            let now = self.lab.routes().await?;
-            ensure!(
-                now == self.before,
-                "{now:#?}\ninstead of\n{:#?}",
-                self.before
-            );
-            Ok(())
+            self.is_as_before(|_| true).await
         })
         .await
+    }
+
+    /// That the tables are as they were before, but for what the kernel gives every link by itself: one that was made anew has
+    /// another address.
+    pub async fn is_as_before_on_new_links(&self) -> Result {
+        let own = [r#""dst":"fe80::"#, r#""dst":"ff00::/8""#];
+        self.is_as_before(|route| !own.iter().any(|words| route.contains(words)))
+            .await
+    }
+
+    async fn is_as_before(&self, matters: impl Fn(&str) -> bool) -> Result {
+        let now = self.lab.routes().await?;
+        let now: Vec<_> = now.iter().filter(|route| matters(route)).collect();
+        let before: Vec<_> = self.before.iter().filter(|route| matters(route)).collect();
+        ensure!(now == before, "{now:#?}\ninstead of\n{before:#?}");
+        Ok(())
     }
 
     /// Waits until the route to a destination leads to that gateway, or is not there.

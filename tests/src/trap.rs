@@ -22,8 +22,8 @@ use crate::{Result, WAIT};
 
 /// A program whose effects are counted, and that is killed at one of them.
 ///
-/// An effect is a system call that somebody else could notice: a message on a socket (netlink, bus, network), or a change
-/// of a file or folder. Each has two points: the call is refused to the program, which dies before it; or it is done, and
+/// An effect is a system call that somebody else could notice: a message on a socket (netlink, bus, network), a socket that
+/// gets an address or a peer, a lock, or a change of a file or folder. Each has two points: the call is refused to the program, which dies before it; or it is done, and
 /// the program dies before it hears so. The program lives no longer than this value.
 #[derive(Debug)]
 pub struct Trap {
@@ -60,14 +60,26 @@ struct Shared {
     left: AtomicUsize,
     struck: Mutex<Option<Point>>,
     ended: AtomicUsize,
+    companion: Option<OwnedFd>,
 }
 
 impl Trap {
     /// Attaches to a program, and lets it run on.
     pub fn attach(pid: i32) -> Result<Self> {
-        let program = rustix::process::Pid::from_raw(pid).context("no process has the id 0")?;
-        let program = pidfd_open(program, PidfdFlags::empty())?;
-        let shared = Arc::new(Shared::default());
+        Self::attach_with(pid, None)
+    }
+
+    /// The same with a companion, which is killed in the same moment: right before the program, which hears nothing of it.
+    pub fn attach_with(pid: i32, companion: Option<i32>) -> Result<Self> {
+        let open = |pid| -> Result<OwnedFd> {
+            let pid = rustix::process::Pid::from_raw(pid).context("no process has the id 0")?;
+            Ok(pidfd_open(pid, PidfdFlags::empty())?)
+        };
+        let program = open(pid)?;
+        let shared = Arc::new(Shared {
+            companion: companion.map(open).transpose()?,
+            ..Shared::default()
+        });
         let (attached, ready) = mpsc::channel();
         let theirs = Arc::clone(&shared);
         // ptrace(2) hears the thread that attached, and no other one.
@@ -220,6 +232,9 @@ fn supervise(program: Pid, shared: &Shared, attached: &mpsc::Sender<()>) -> Resu
                     done: !begins,
                 });
                 if point.is_some_and(|point| shared.count(point)) {
+                    if let Some(companion) = &shared.companion {
+                        pidfd_send_signal(companion, rustix::process::Signal::KILL)?;
+                    }
                     kill(program, Signal::SIGKILL)?;
                     // It has left its stop by that: before the call, if it was about to begin.
                     continue;
@@ -290,6 +305,9 @@ fn effect(thread: Pid) -> Option<Effect> {
         | libc::SYS_sendto
         | libc::SYS_sendmsg
         | libc::SYS_sendmmsg
+        | libc::SYS_bind
+        | libc::SYS_connect
+        | libc::SYS_flock
         | libc::SYS_fsync
         | libc::SYS_fdatasync
         | libc::SYS_ftruncate => of_descriptor(thread, arguments[0]),
@@ -305,11 +323,14 @@ fn effect(thread: Pid) -> Option<Effect> {
         | libc::SYS_mkdirat
         | libc::SYS_linkat
         | libc::SYS_symlinkat
-        | libc::SYS_fchmod => Some(Effect::File),
+        | libc::SYS_fchmod
+        | libc::SYS_fchmodat => Some(Effect::File),
         #[cfg(target_arch = "x86_64")]
-        libc::SYS_rename | libc::SYS_unlink | libc::SYS_mkdir | libc::SYS_link => {
-            Some(Effect::File)
-        }
+        libc::SYS_rename
+        | libc::SYS_unlink
+        | libc::SYS_mkdir
+        | libc::SYS_link
+        | libc::SYS_chmod => Some(Effect::File),
         _ => None,
     }
 }

@@ -28,6 +28,15 @@ async fn end(mut up: Process, scene: &Scene) -> Result {
     Ok(())
 }
 
+/// The same where links were made anew meanwhile.
+async fn end_on_new_links(mut up: Process, scene: &Scene) -> Result {
+    up.signal(Signal::INT)?;
+    up.success(WAIT).await?;
+    scene.is_as_before_on_new_links().await?;
+    assert_eq!(scene.cluster.addresses("web").await?, [""; 0]);
+    Ok(())
+}
+
 /// Waits for the route of the services to be there, or not to be.
 async fn route_is(scene: &Scene, there: bool) -> Result {
     eventually(WAIT, &format!("the route: {there}"), async || {
@@ -59,13 +68,7 @@ async fn stop_that_minikube_announces_withdraws_addresses_while_the_server_answe
         scene.cluster.wait_for_addresses("web").await?,
         web.addresses()
     );
-    // The link that was made anew has another link-local address.
-    scene.before.retain(|route| !route.contains("fe80::"));
-    let mut up = up;
-    up.signal(Signal::INT)?;
-    up.success(WAIT).await?;
-    assert_eq!(scene.cluster.addresses("web").await?, [""; 0]);
-    route_is(&scene, false).await
+    end_on_new_links(up, &scene).await
 }
 
 #[tokio::test]
@@ -101,10 +104,7 @@ async fn bridge_that_goes_and_comes_back_costs_its_time_and_is_no_fight() -> Res
         route_is(&scene, true).await?;
     }
     assert_eq!(up.count("something removed"), 0, "{}", up.report("fights"));
-    let mut up = up;
-    up.signal(Signal::INT)?;
-    up.success(WAIT).await?;
-    route_is(&scene, false).await
+    end_on_new_links(up, &scene).await
 }
 
 #[tokio::test]

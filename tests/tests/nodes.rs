@@ -44,11 +44,11 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
         proxy,
         ..ClusterOptions::dual_stack()
     };
-    let scene = Scene::new(options).await?;
-    let Scene { lab, cluster, .. } = &scene;
+    let mut scene = Scene::new(options).await?;
     scene.choose_cni("minikube", "kindnet")?;
-    let second = cluster.join(2).await?;
-    let before = lab.routes().await?;
+    let second = scene.cluster.join(2).await?;
+    scene.before = scene.lab.routes().await?;
+    let Scene { lab, cluster, .. } = &scene;
     let web = cluster.expose("web", "LoadBalancer").await?;
     let services: Vec<String> = web.urls().collect();
     assert_eq!(services.len(), 2);
@@ -100,13 +100,7 @@ async fn nodes_come_and_go(proxy: ProxyMode) -> Result {
     up.signal(Signal::INT)?;
     up.success(WAIT).await?;
     assert_eq!(cluster.addresses("web").await?, [""; 0]);
-    // The kernel's own entries are others where links came and went.
-    let tables = lab.routes().await?;
-    let kernels = |route: &&String| route.contains("fe80::") || route.contains("ff00::");
-    let new = tables.iter().filter(|route| !before.contains(route));
-    let new: Vec<_> = new.filter(|route| !kernels(route)).collect();
-    assert_eq!(new, [""; 0]);
-    Ok(())
+    scene.is_as_before_on_new_links().await
 }
 
 #[tokio::test]
@@ -128,10 +122,11 @@ async fn several_control_planes_have_one_address_and_stand_in_for_each_other() -
     config["KubernetesConfig"]["APIServerHAVIP"] = "192.168.49.254".into();
     scene.home.save_config("minikube", &config)?;
     scene.choose_cni("minikube", "kindnet")?;
-    let cluster = &scene.cluster;
     // By name the worker comes before the second control plane.
-    let worker = cluster.join(2).await?;
-    let control = cluster.join(3).await?;
+    let worker = scene.cluster.join(2).await?;
+    let control = scene.cluster.join(3).await?;
+    scene.before = scene.lab.routes().await?;
+    let cluster = &scene.cluster;
     for name in ["minikube", &control.name] {
         cluster.label_control_plane(name).await?;
     }
@@ -151,6 +146,7 @@ async fn several_control_planes_have_one_address_and_stand_in_for_each_other() -
     up.signal(Signal::INT)?;
     up.success(WAIT).await?;
     assert_eq!(cluster.addresses("web").await?, [""; 0]);
+    assert_eq!(scene.lab.routes().await?, scene.before);
     Ok(())
 }
 

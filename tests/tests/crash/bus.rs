@@ -1,12 +1,15 @@
 //! The helper on the system bus, which another one follows: whoever owns routes and lives keeps exactly one of the two
 //! sets, and whoever died with the helper keeps none.
 
+use std::io::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{Answer, Caller, Ground, Point, Result, SystemBus, Trap, WAIT, eventually};
 
-use crate::{FIRST, PROFILE, SECOND, Set, Twins, WRITE, foreign, holds, in_labs, is, lines};
+use crate::{Case, FIRST, PROFILE, SECOND, Set, Twins, WRITE, foreign, holds, in_labs, is, lines};
 
-const HELPER: &str = "io.github.minitunnel.Helper";
+pub(crate) const HELPER: &str = "io.github.minitunnel.Helper";
 /// A polkit rule under which nobody is asked.
 pub(crate) const ALLOW: &str = "polkit.addRule(function(action, subject) {
     if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
@@ -26,6 +29,8 @@ enum Deed {
     Death,
     Cleanup,
     Recovery,
+    /// The recovery of half a change.
+    Rollback,
 }
 
 /// A lab with a bus, whose helper is activated by whoever calls.
@@ -124,7 +129,7 @@ impl Deed {
                 .await?;
                 Ok(())
             }
-            Self::Recovery => unreachable!("it has no helper to ask"),
+            Self::Recovery | Self::Rollback => unreachable!("it has no helper to ask"),
         })
     }
 
@@ -133,7 +138,7 @@ impl Deed {
         match self {
             Self::First => (&[NONE, FIRST], FIRST),
             Self::Change => (&[FIRST, SECOND], SECOND),
-            Self::Confirm | Self::Recovery => (&[FIRST], FIRST),
+            Self::Confirm | Self::Recovery | Self::Rollback => (&[FIRST], FIRST),
             Self::Expiry => (&[FIRST], FIRST),
             Self::Release => (&[FIRST, NONE], NONE),
             Self::Death => (&[NONE], NONE),
@@ -154,15 +159,29 @@ impl Deed {
             // What nobody holds is in no journal.
             Self::Cleanup => (0, FIRST.len()),
             Self::Recovery => (WRITE, 0),
+            Self::Rollback => (WRITE, 1),
         }
     }
 }
 
+/// How often polkitd was silent, in all tests of this run.
+static SILENCES: AtomicUsize = AtomicUsize::new(0);
+
 /// `Apply` before and after the deed. polkitd was once seen to be silent for longer than the helper waits, among eight labs on
-/// two cores; the helper says so and has done nothing, and whoever wants routes asks again.
+/// two cores; the helper says so and has done nothing, and whoever wants routes asks again. More than once in all tests is no
+/// accident.
 async fn apply(caller: &Caller, set: Set, guard: Option<u32>) -> Answer<u64> {
     match caller.apply(PROFILE, set, guard).await {
         Err(refusal) if refusal.message.contains("polkit did not answer") => {
+            let silences = SILENCES.fetch_add(1, Ordering::SeqCst) + 1;
+            // Not by `eprintln!`, which the test's runner keeps to itself.
+            let _ = writeln!(
+                std::io::stderr(),
+                "silences of polkitd: {silences}: {refusal}"
+            );
+            if silences > 1 {
+                return Err(refusal);
+            }
             caller.apply(PROFILE, set, guard).await
         }
         answer => answer,
@@ -181,8 +200,11 @@ async fn run(bench: &Bench, deed: Deed, both: bool, nth: usize) -> Result<Option
         return Box::pin(run(bench, deed, both, nth)).await;
     }
     let mut answer = Ok(());
-    if deed == Deed::Recovery {
-        // The one that serves is killed at rest, and the next one at a point of its beginning.
+    if matches!(deed, Deed::Recovery | Deed::Rollback) {
+        // The one that serves is killed at rest or in the middle of a change, and the next one at a point of its beginning.
+        if deed == Deed::Rollback {
+            half_a_change(bench, &alice, &mut trap).await?;
+        }
         trap.end()?;
         let (next, go) = bench.ground.held(&["serve"])?;
         trap = Trap::attach(next.pid())?;
@@ -261,6 +283,25 @@ async fn run(bench: &Bench, deed: Deed, both: bool, nth: usize) -> Result<Option
     Ok(struck)
 }
 
+/// Has the helper killed in the middle of Alice's change, where the table holds neither set: at the first such point.
+async fn half_a_change(bench: &Bench, alice: &Caller, trap: &mut Trap) -> Result {
+    for nth in 0.. {
+        trap.arm(nth);
+        let answer = alice.apply(PROFILE, SECOND, None).await;
+        ensure!(answer.is_err(), "a change has no middle to be killed in");
+        trap.wait().await?;
+        let table = bench.ground.table()?;
+        if !holds(&table, FIRST) && !holds(&table, SECOND) {
+            break;
+        }
+        // The next helper puts it right.
+        alice.list().await?;
+        apply(alice, FIRST, None).await?;
+        *trap = bench.trap().await?;
+    }
+    Ok(())
+}
+
 /// Waits until a helper that was started by hand has begun to serve.
 async fn serves_or_ended(bench: &Bench, trap: &Trap) -> Result {
     eventually(WAIT, "a helper that serves", async || {
@@ -288,10 +329,12 @@ async fn owner_that_ends_right_after_its_answer_leaves_nothing() -> Result {
 }
 
 fn every_point(what: &'static str, deed: Deed, both: bool) -> Result {
-    let killed = async |bench: &Bench, nth| run(bench, deed, both, nth).await;
-    let tally = in_labs(LABS, what, Bench::new, killed)?;
+    let killed = async |bench: &Bench, _: &Case<()>, nth| run(bench, deed, both, nth).await;
+    let cases = [Case::new(what, ())];
+    in_labs(LABS, &cases, Bench::new, killed)?;
     let (files, netlink) = deed.least();
-    tally.tell(files, netlink)
+    let [case] = &cases;
+    case.tally().tell(files, netlink)
 }
 
 #[test]
@@ -352,4 +395,13 @@ fn routes_that_nobody_holds_go_wherever_the_helper_is_killed() -> Result {
 #[test]
 fn living_owner_keeps_its_set_wherever_the_next_helper_is_killed_while_it_begins() -> Result {
     every_point("a beginning on the bus", Deed::Recovery, false)
+}
+
+#[test]
+fn set_before_half_a_change_is_back_wherever_the_next_helper_is_killed_while_it_begins() -> Result {
+    every_point(
+        "a beginning after half a change on the bus",
+        Deed::Rollback,
+        false,
+    )
 }

@@ -12,6 +12,7 @@ mod peer;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::anyhow;
@@ -63,12 +64,16 @@ impl Tally {
             .sum()
     }
 
+    fn total(&self) -> usize {
+        self.points.values().sum()
+    }
+
     /// Says how many there were, which must be as many as the contract alone makes: that many changes of files and requests
     /// by netlink, each with a point before and one after. Not by `println!`, which the test's runner keeps to itself; `tests/run` adds them up.
     fn tell(&self, files: usize, netlink: usize) -> Result {
         assert!(self.of(Effect::File) >= 2 * files, "{:?}", self.points);
         assert!(self.of(Effect::Netlink) >= 2 * netlink, "{:?}", self.points);
-        let total: usize = self.points.values().sum();
+        let total = self.total();
         writeln!(
             std::io::stderr(),
             "killed at {total} points: {} ({} of files, {} of netlink, {} of other sockets)",
@@ -81,48 +86,70 @@ impl Tally {
     }
 }
 
-/// Kills at the first point, the second, and so on, in so many labs at once: `run` has one kill in a lab of its own, and says
-/// where that was, if the run came so far.
-fn in_labs<B>(
-    labs: usize,
+/// What is killed at each of its points.
+struct Case<C> {
     what: &'static str,
+    case: C,
+    next: AtomicUsize,
+    /// The first point that no run comes to.
+    end: AtomicUsize,
+    tally: Mutex<Tally>,
+}
+
+impl<C> Case<C> {
+    fn new(what: &'static str, case: C) -> Self {
+        Self {
+            what,
+            case,
+            next: AtomicUsize::new(0),
+            end: AtomicUsize::new(usize::MAX),
+            tally: Mutex::new(Tally::new(what)),
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next point that nobody has tried, while there may be one.
+    fn next(&self) -> Option<usize> {
+        let nth = self.next.fetch_add(1, Ordering::SeqCst);
+        (nth < self.end.load(Ordering::SeqCst)).then_some(nth)
+    }
+}
+
+/// Kills at the first point, the second, and so on of each case, in so many labs at once: `run` has one kill in a lab of its
+/// own, and says where that was, if the run came so far.
+fn in_labs<B, C: Sync>(
+    labs: usize,
+    cases: &[Case<C>],
     lab: impl AsyncFn() -> Result<B> + Sync,
-    run: impl AsyncFn(&B, usize) -> Result<Option<Point>> + Sync,
-) -> Result<Tally> {
-    let next = AtomicUsize::new(0);
-    // The first point that no run comes to.
-    let end = AtomicUsize::new(usize::MAX);
-    let one = || -> Result<Vec<Point>> {
+    run: impl AsyncFn(&B, &Case<C>, usize) -> Result<Option<Point>> + Sync,
+) -> Result {
+    let one = || -> Result {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         runtime.block_on(async {
             let bench = lab().await?;
-            let mut points = Vec::new();
-            loop {
-                let nth = next.fetch_add(1, Ordering::SeqCst);
-                if nth >= end.load(Ordering::SeqCst) {
-                    return Ok(points);
-                }
-                match run(&bench, nth).await? {
-                    Some(point) => points.push(point),
-                    None => {
-                        end.fetch_min(nth, Ordering::SeqCst);
+            for case in cases {
+                while let Some(nth) = case.next() {
+                    match run(&bench, case, nth).await? {
+                        Some(point) => case.tally().add(point),
+                        None => drop(case.end.fetch_min(nth, Ordering::SeqCst)),
                     }
                 }
             }
+            Ok(())
         })
     };
-    let mut tally = Tally::new(what);
     thread::scope(|scope| {
         let labs: Vec<_> = (0..labs).map(|_| scope.spawn(one)).collect();
         for lab in labs {
-            let points = lab
-                .join()
+            lab.join()
                 .map_err(|_| anyhow!("a lab's thread panicked"))??;
-            points.into_iter().for_each(|point| tally.add(point));
         }
-        Ok(tally)
+        Ok(())
     })
 }
 

@@ -1,9 +1,10 @@
 //! The helper of `sudo minitunnel up`, whose one client is the other end of a socket: whatever it was killed at, recovery
 //! leaves the tables as they were before.
 
+use anyhow::{bail, ensure};
 use minitunnel_e2e::{Caller, Ground, PeerHelper, Result, Trap};
 
-use crate::{FIRST, PROFILE, SECOND, Tally, Twins, WRITE, foreign, is_ours, lines};
+use crate::{FIRST, PROFILE, SECOND, Tally, Twins, WRITE, foreign, holds, lines};
 
 /// What a client does while its helper is about to be killed.
 #[derive(Debug, Clone, Copy)]
@@ -155,18 +156,57 @@ async fn cleanup_is_completed_wherever_its_helper_is_killed() -> Result {
     every_point("a clean-up", Deed::Cleanup).await
 }
 
+/// What a recovery finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// A set, and a journal that knows it.
+    Set,
+    /// A part of two sets, and a journal that knows both.
+    HalfAChange,
+    /// A set, and a journal that says nothing.
+    Unreadable,
+}
+
+/// Kills a helper in the middle of a change, where the table holds neither set: at that point, or one of the next ones; gives
+/// which.
+async fn half_a_change(ground: &Ground, from: usize) -> Result<usize> {
+    for nth in from.. {
+        let (helper, caller) = ground.served().await?;
+        caller.apply(PROFILE, FIRST, None).await?;
+        let trap = Trap::attach(helper.pid())?;
+        trap.at_rest().await?;
+        trap.arm(nth);
+        let answer = caller.apply(PROFILE, SECOND, None).await;
+        ensure!(answer.is_err(), "a change has no middle to be killed in");
+        drop(caller);
+        trap.end()?;
+        helper.last_words()?;
+        let table = ground.table()?;
+        if !holds(&table, FIRST) && !holds(&table, SECOND) {
+            return Ok(nth);
+        }
+        ground.recover()?;
+    }
+    bail!("there is no such point")
+}
+
 /// Recovery that is itself killed, at every point, and then runs again.
-async fn every_point_of_recovery(what: &'static str, readable: bool) -> Result {
+async fn every_point_of_recovery(what: &'static str, left: Left) -> Result {
     let mut ground = Ground::new().await?;
     Twins::aside(&ground)?;
     ground.before = ground.table()?;
     let mut tally = Tally::new(what);
+    let mut middle = 0;
     for nth in 0.. {
-        let (helper, caller) = ground.served().await?;
-        caller.apply(PROFILE, SECOND, None).await?;
-        Trap::attach(helper.pid())?.end()?;
-        assert!(ground.table()?.iter().any(|line| is_ours(line)));
-        if !readable {
+        if left == Left::HalfAChange {
+            middle = half_a_change(&ground, middle).await?;
+        } else {
+            let (helper, caller) = ground.served().await?;
+            caller.apply(PROFILE, SECOND, None).await?;
+            Trap::attach(helper.pid())?.end()?;
+            assert!(holds(&ground.table()?, SECOND));
+        }
+        if left == Left::Unreadable {
             std::fs::write(ground.state.join("journal.json"), "{")?;
         }
 
@@ -177,7 +217,7 @@ async fn every_point_of_recovery(what: &'static str, readable: bool) -> Result {
         trap.wait().await?;
         let struck = trap.end()?;
         let when = format!("{what}, killed at point {nth}, {struck:?}");
-        if readable {
+        if left != Left::Unreadable {
             nothing_remains(&ground, recovery, Deed::First, &when).await?;
         } else {
             // What it says depends on how far it came.
@@ -189,15 +229,26 @@ async fn every_point_of_recovery(what: &'static str, readable: bool) -> Result {
         tally.add(point);
     }
     assert_only_usual_files(&ground)?;
-    tally.tell(WRITE, SECOND.len())
+    // Of half a change, at least what both sets have is there.
+    let least = if left == Left::HalfAChange {
+        1
+    } else {
+        SECOND.len()
+    };
+    tally.tell(WRITE, least)
 }
 
 #[tokio::test]
 async fn recovery_is_completed_wherever_it_is_killed() -> Result {
-    every_point_of_recovery("a recovery", true).await
+    every_point_of_recovery("a recovery", Left::Set).await
+}
+
+#[tokio::test]
+async fn recovery_of_half_a_change_is_completed_wherever_it_is_killed() -> Result {
+    every_point_of_recovery("a recovery of half a change", Left::HalfAChange).await
 }
 
 #[tokio::test]
 async fn recovery_without_a_readable_journal_is_completed_wherever_it_is_killed() -> Result {
-    every_point_of_recovery("a recovery without a readable journal", false).await
+    every_point_of_recovery("a recovery without a readable journal", Left::Unreadable).await
 }

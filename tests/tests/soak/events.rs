@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Error, anyhow, ensure};
 use kube::api::ListParams;
 use minitunnel_e2e::{
     Cluster, ClusterOptions, Process, Result, Scene, SystemBus, WAIT, eventually, ingress, run,
 };
 use serde_json::json;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::Random;
 use crate::model::{
@@ -27,8 +27,11 @@ const CONFLICT: Option<i32> = Some(4);
 const SECOND: &str = "minikube-m02";
 /// Time for all that follows an event: a call's deadline, the longest pause between tries, and as much for a loaded machine.
 const SETTLED: Duration = Duration::from_secs(30);
-/// Three losses of a route within 10 s are a fight, and the tunnel's end: no accident is as frequent.
+/// Three losses of a route within 10 s are a fight, and the tunnel's end: no accident is as frequent. Which events there are
+/// depends on no clock, so there are as many rounds between two losses as take that time anyhow, and where they do not, the
+/// second loss is waited for.
 const BETWEEN_LOSSES: Duration = Duration::from_secs(11);
+const ROUNDS_BETWEEN_LOSSES: usize = 12;
 /// More services than these say nothing new.
 const SERVICES: usize = 40;
 
@@ -42,7 +45,16 @@ pub(crate) struct Soak {
     world: World,
     /// What was done, for whoever asks why.
     pub(crate) done: Vec<String>,
-    lost: Option<Instant>,
+    /// Which round this is, and in which and when a route was lost.
+    round: usize,
+    lost: Option<(usize, Instant)>,
+}
+
+/// Who may be killed in a round: what a process leaks shows only where it lives on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mortal {
+    pub(crate) session: bool,
+    pub(crate) helper: bool,
 }
 
 /// The scene, and a second cluster in it to which nothing happens.
@@ -105,14 +117,24 @@ impl Soak {
             session,
             world,
             done: Vec::new(),
+            round: 0,
             lost: None,
         };
         soak.up().await?;
         Ok(soak)
     }
 
+    /// A round of events.
+    pub(crate) async fn round(&mut self, events: usize, mortal: Mortal) -> Result {
+        self.round += 1;
+        for _ in 0..events {
+            self.happen(mortal).await?;
+        }
+        Ok(())
+    }
+
     /// One event, of those that can happen now.
-    pub(crate) async fn happen(&mut self) -> Result {
+    async fn happen(&mut self, mortal: Mortal) -> Result {
         let reachable = self.world.reachable();
         match self.random.below(100) {
             0..36 if reachable => self.make_service().await?,
@@ -120,10 +142,10 @@ impl Soak {
             50..62 if reachable => self.change_service().await?,
             62..71 if reachable => self.take_or_give_back().await?,
             71..77 if reachable => self.change_nodes().await?,
-            77..79 if reachable => self.kill_the_session().await?,
+            77..79 if reachable && mortal.session => self.kill_the_session().await?,
             79..86 => self.foreign_route().await?,
             86..88 => self.lose_a_route().await?,
-            88..90 => self.kill_the_helper().await?,
+            88..90 if mortal.helper => self.kill_the_helper().await?,
             90..92 if reachable => self.hang().await?,
             92..93 if reachable => self.replace_the_server().await?,
             93..95 if self.world.running => self.plug_or_unplug().await?,
@@ -146,7 +168,8 @@ impl Soak {
         let mut status = self.scene.scene.alice("minitunnel");
         let status = run(status.arg("status")).await;
         let status = status.unwrap_or_else(|error| format!("{error:#}"));
-        Err(error.context(format!("the session says\n{status}")))
+        // The cause first: whoever shows the beginning only shows that.
+        Err(anyhow!("{error:#}\nthe session says\n{status}"))
     }
 
     async fn is_right(&self) -> Result {
@@ -227,10 +250,11 @@ impl Soak {
         Ok(pid.map(path))
     }
 
-    /// What was done last, and what the model says.
-    pub(crate) fn story(&self) -> String {
+    /// What went wrong, what was done last, and what the model says.
+    pub(crate) fn story(&self, error: &Error) -> Error {
         let last = &self.done[self.done.len().saturating_sub(60)..];
-        format!("after\n  {}\nin {:#?}", last.join("\n  "), self.world)
+        let last = last.join("\n  ");
+        anyhow!("{error:#}\nafter\n  {last}\nin {:?}", self.world)
     }
 
     async fn make_service(&mut self) -> Result {
@@ -354,12 +378,23 @@ impl Soak {
         self.sh(&format!("ip route {verb} {route} dev tun0")).await
     }
 
+    /// Whether a route may be lost in this round; if so, it is to be now.
+    async fn may_lose(&mut self) -> bool {
+        if let Some((round, at)) = self.lost {
+            if self.round < round + ROUNDS_BETWEEN_LOSSES {
+                return false;
+            }
+            sleep_until(at + BETWEEN_LOSSES).await;
+        }
+        self.lost = Some((self.round, Instant::now()));
+        true
+    }
+
     /// Somebody deletes our route, by accident.
     async fn lose_a_route(&mut self) -> Result {
-        if self.lost.is_some_and(|at| at.elapsed() < BETWEEN_LOSSES) {
+        if !self.may_lose().await {
             return Ok(());
         }
-        self.lost = Some(Instant::now());
         self.note("somebody deletes 10.96.0.0/12".to_owned());
         self.sh("ip route delete 10.96.0.0/12 proto 109 || true")
             .await
@@ -422,10 +457,9 @@ impl Soak {
 
     /// The bridge goes down, which takes its routes without a word, and up again.
     async fn bounce_the_link(&mut self) -> Result {
-        if self.lost.is_some_and(|at| at.elapsed() < BETWEEN_LOSSES) {
+        if !self.may_lose().await {
             return Ok(());
         }
-        self.lost = Some(Instant::now());
         self.note("the bridge goes down and up".to_owned());
         let bridge = self.cluster().bridge();
         self.sh(&format!(

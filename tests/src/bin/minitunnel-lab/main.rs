@@ -2,6 +2,7 @@
 
 mod agent;
 mod bridge;
+mod crowd;
 mod web;
 
 use anyhow::{Result, bail};
@@ -13,8 +14,9 @@ async fn main() -> Result<()> {
         ["web", address] => web::serve(address).await,
         ["agent", answer] => agent::run(answer.parse()?).await,
         ["bridge"] => bridge::run().await,
+        ["crowd", count] => crowd::run(count.parse()?).await,
         _ => bail!(
-            "usage: minitunnel-lab web ADDRESS:PORT | agent approve|deny|dismiss|hold | bridge"
+            "usage: minitunnel-lab web ADDRESS:PORT | agent approve|deny|dismiss|hold | bridge | crowd COUNT"
         ),
     }
 }
