@@ -3,7 +3,7 @@
 use ipnet::IpNet;
 use minitunnel_base::Route;
 use minitunnel_contract::{Obstacle, Overlap, Refusal};
-use minitunnel_kernel::{Entry, Kind, Lookup, MAIN_TABLE, Routes, stands_for_default};
+use minitunnel_kernel::{Entry, Kind, MAIN_TABLE, Routes, stands_for_default};
 
 use crate::{journal::Journal, transaction::Change};
 
@@ -83,19 +83,11 @@ fn detours(table: &Routes) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// Refuses what the kernel does with a packet that should take the route.
-pub(crate) fn refuse_detour(ours: &Route, way: &Lookup) -> Result<(), Refusal> {
-    let entry = Entry {
-        destination: way.to.into(),
-        gateway: way.gateway,
-        table: way.table,
-        // The answer does not tell who made the route: 0 is RTPROT_UNSPEC.
-        protocol: 0,
-        ..Entry::ours(ours)
-    };
+/// Refuses the way of a packet that should take the route.
+pub(crate) fn refuse_detour(ours: &Route, way: &Entry) -> Result<(), Refusal> {
     conflict(&[Overlap {
         ours: *ours,
-        other: entry.describe(),
+        other: way.describe(),
         obstacle: Obstacle::Detour,
     }])
 }

@@ -1,7 +1,7 @@
 use std::{collections::BTreeSet, io, net::IpAddr};
 
 use minitunnel_base::Route;
-use minitunnel_kernel::{self as kernel, Entry, Error, Lookup, Routes};
+use minitunnel_kernel::{self as kernel, Entry, Error, Routes};
 
 use crate::{journal::Journal, store::StateDir};
 
@@ -11,8 +11,8 @@ use crate::{journal::Journal, store::StateDir};
 pub(crate) trait System: Send {
     /// Reads every routing table.
     fn routes(&self) -> Result<Routes, Error>;
-    /// Asks the way of a user's packet.
-    fn lookup(&self, to: IpAddr, uid: u32) -> Result<Lookup, Error>;
+    /// Asks the way of a user's packet (`minitunnel_kernel::lookup`).
+    fn lookup(&self, to: IpAddr, uid: u32) -> Result<Entry, Error>;
     /// Adds a route of ours, where there is none to its destination.
     fn add(&self, route: &Route) -> Result<(), Error>;
     /// Removes exactly these routes of ours, as far as they are there.
@@ -26,7 +26,7 @@ impl System for StateDir {
         kernel::routes()
     }
 
-    fn lookup(&self, to: IpAddr, uid: u32) -> Result<Lookup, Error> {
+    fn lookup(&self, to: IpAddr, uid: u32) -> Result<Entry, Error> {
         kernel::lookup(to, uid)
     }
 

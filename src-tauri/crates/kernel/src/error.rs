@@ -1,6 +1,7 @@
 use std::{io, net::IpAddr};
 
 use minitunnel_base::Route;
+use netlink_packet_core::DecodeError;
 
 /// What went wrong with the routing table.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum Error {
     Refused(#[from] io::Error),
     /// A message of the kernel's can't be read. What is not understood is never ignored: it could be a conflict.
     #[error("the kernel's answer can't be read: {0}")]
-    Malformed(&'static str),
+    Malformed(#[from] DecodeError),
     /// The table kept changing while it was read.
     #[error("the routing table kept changing while it was read; try again")]
     Restless,

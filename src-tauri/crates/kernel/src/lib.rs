@@ -17,8 +17,8 @@ pub use netlink::{
     routes,
 };
 #[cfg(target_os = "linux")]
-pub use read::{Attributes, entries, ip, u32_at};
-pub use table::{Entry, Kind, Lookup, Routes, Rule, overlap, stands_for_default};
+pub use read::entries;
+pub use table::{Entry, Kind, Routes, Rule, overlap, stands_for_default};
 
 /// The `rtm_protocol` of our routes, by which everybody can tell them from others' (`rtnetlink(7)`).
 pub const PROTOCOL: u8 = 109;

@@ -1,8 +1,15 @@
 //! Requests to the kernel and its answers (`netlink(7)`, `rtnetlink(7)`).
 
-use std::{net::IpAddr, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
 use minitunnel_base::Route;
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST,
+    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, parse_i32,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
+};
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{
@@ -15,8 +22,8 @@ use rustix::{
 };
 
 use crate::{
-    Entry, Error, Lookup, Routes,
-    read::{Message, entries, lookup_answer, rule},
+    Entry, Error, Routes,
+    read::{answer, entries, rule},
 };
 
 /// `AF_INET`.
@@ -34,20 +41,6 @@ pub const GET_ROUTE: u16 = 26;
 pub const GET_RULE: u16 = 34;
 const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
-
-// Flags of a request (`linux/netlink.h`).
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
-const DUMP: u16 = 0x300;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-
-/// `NLM_F_DUMP_INTR`: what was told changed while it was being told.
-const INTERRUPTED: u16 = 0x10;
-/// `NLMSG_ERROR`, which also says that all went well.
-const ERROR: u16 = 2;
-/// `NLMSG_DONE`.
-const DONE: u16 = 3;
 
 /// For one answer: the kernel answers at once, if at all.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -72,16 +65,15 @@ pub fn routes() -> Result<Routes, Error> {
 /// [`Error::Exists`] where the destination has a route of the same metric, whatever its gateway and owner: to move a
 /// destination to another gateway, remove it first.
 pub fn add(route: &Route) -> Result<(), Error> {
-    let message = route_message(&Entry::ours(route));
-    let flags = ACKNOWLEDGE | CREATE | EXCLUSIVE;
-    exchange(NEW_ROUTE, flags, &message, |_| Ok(())).map_err(|error| match errno(&error) {
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let added = change(NEW_ROUTE, flags, &Entry::ours(route));
+    added.map_err(|error| match errno(&error) {
         Some(Errno::EXIST) => Error::Exists(*route),
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
             Error::GatewayUnreachable(*route)
         }
         _ => error,
-    })?;
-    Ok(())
+    })
 }
 
 /// Removes the entries of one next hop that `which` picks, by their full identity; afterwards, there are none.
@@ -90,12 +82,27 @@ pub fn add(route: &Route) -> Result<(), Error> {
 /// has just shown is removed, where it is the first one to match.
 pub fn remove(which: impl Fn(&Entry) -> bool) -> Result<(), Error> {
     for entry in routes()?.entries.iter().filter(|entry| which(entry)) {
-        match exchange(DELETE_ROUTE, ACKNOWLEDGE, &route_message(entry), |_| Ok(())) {
+        match change(DELETE_ROUTE, NLM_F_ACK, entry) {
             Err(error) if errno(&error) != Some(Errno::SRCH) => return Err(error),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Has the kernel change an entry, which is named by all that identifies it.
+fn change(kind: u16, flags: u16, entry: &Entry) -> Result<(), Error> {
+    let mut message = message(entry.destination.addr(), entry.destination.prefix_len());
+    message.header.protocol = entry.protocol.into();
+    message.header.kind = RouteType::Unicast;
+    let told = &mut message.attributes;
+    // In the header it would have eight bits.
+    told.push(RouteAttribute::Table(entry.table));
+    told.push(RouteAttribute::Priority(entry.metric));
+    let gateway = entry.gateway.map(Into::into);
+    told.extend(gateway.map(RouteAttribute::Gateway));
+    told.extend((entry.link != 0).then_some(RouteAttribute::Oif(entry.link)));
+    exchange(kind, flags, &bytes(&message), |_| Ok(())).map(drop)
 }
 
 /// The index of a device.
@@ -104,8 +111,9 @@ pub fn link_index(device: &str) -> Option<u32> {
     name_to_index(any, device).ok()
 }
 
-/// Asks which way an ordinary packet of that user's would go, rules and all tables considered.
-pub fn lookup(to: IpAddr, uid: u32) -> Result<Lookup, Error> {
+/// Asks which way an ordinary packet of that user's would go, rules and all tables considered: an entry for that address
+/// alone, which does not tell who made the route.
+pub fn lookup(to: IpAddr, uid: u32) -> Result<Entry, Error> {
     let (way, source) = ask(to, uid, None)?;
     // The kernel looks again, too (`ip_route_connect`): a rule may send the source that was picked elsewhere.
     match source {
@@ -114,31 +122,28 @@ pub fn lookup(to: IpAddr, uid: u32) -> Result<Lookup, Error> {
     }
 }
 
-fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Lookup, Option<IpAddr>), Error> {
-    /// `RTM_F_LOOKUP_TABLE`: tell the table that answers.
-    const TELL_TABLE: u32 = 0x1000;
-    let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-    let mut message = vec![family(to), bits(to), from.map_or(0, bits), 0, 0, 0, 0, 0];
-    message.extend(TELL_TABLE.to_ne_bytes());
-    // RTA_DST, RTA_SRC, RTA_UID
-    attribute(&mut message, 1, &octets(to));
-    if let Some(from) = from {
-        attribute(&mut message, 2, &octets(from));
-    }
-    attribute(&mut message, 25, &uid.to_ne_bytes());
-    let mut answer = None;
-    exchange(GET_ROUTE, 0, &message, |payload| {
-        answer = Some(lookup_answer(to, payload)?);
+fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAddr>), Error> {
+    let mut message = message(to, bits(to));
+    message.header.flags = RouteFlags::LookupTable;
+    message.header.source_prefix_length = from.map_or(0, bits);
+    message.attributes.push(RouteAttribute::Uid(uid));
+    let source = from.map(Into::into);
+    message
+        .attributes
+        .extend(source.map(RouteAttribute::Source));
+    let mut heard = None;
+    let asked = exchange(GET_ROUTE, 0, &bytes(&message), |payload| {
+        heard = Some(answer(payload)?);
         Ok(())
-    })
-    .map_err(|error| match errno(&error) {
+    });
+    asked.map_err(|error| match errno(&error) {
         // The last two are the answers of a prohibit and of a blackhole route.
         Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL) => {
             Error::NoRoute(to)
         }
         _ => error,
     })?;
-    answer.ok_or(Error::Malformed("a lookup without a route"))
+    heard.ok_or_else(|| Error::Malformed("a lookup without a route".into()))
 }
 
 /// Dumps what a kind of request asks for, again while the kernel marks it as interrupted; `read` takes each message.
@@ -152,7 +157,7 @@ pub fn dump<T>(
     message[0] = family;
     for _ in 0..TRIES {
         let mut all = Vec::new();
-        let told = exchange(kind, DUMP, &message, |payload| {
+        let told = exchange(kind, NLM_F_DUMP, &message, |payload| {
             // A kernel without IPv6 tells of IPv4 instead.
             if family == 0 || payload.first() == Some(&family) {
                 read(payload, &mut all)?;
@@ -185,7 +190,7 @@ fn exchange(
     set_socket_timeout(&kernel, Timeout::Recv, Some(DEADLINE)).map_err(failed)?;
     // A connected socket hears nobody but the kernel.
     connect(&kernel, &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
-    let request = Message::request(kind, REQUEST | flags, payload)?;
+    let request = request(kind, NLM_F_REQUEST | flags, payload);
     send(&kernel, &request, SendFlags::empty()).map_err(failed)?;
 
     let mut interrupted = false;
@@ -193,68 +198,127 @@ fn exchange(
     loop {
         let heard = retry_on_intr(|| recv(&kernel, &mut buffer[..], RecvFlags::empty()));
         let (length, _) = heard.map_err(failed)?;
-        let mut datagram = &buffer[..length];
-        while !datagram.is_empty() {
-            let message = Message::read(&mut datagram)?;
-            // Also the last message may be the one that carries it.
-            interrupted |= message.flags & INTERRUPTED != 0;
-            match message.kind {
-                // A dump that ends badly says so in its last message, too.
-                ERROR | DONE => return message.result().map(|()| interrupted),
-                _ => hear(message.payload)?,
-            }
-            if flags == 0 {
-                return Ok(false);
-            }
+        let ended = each(&buffer[..length], &mut interrupted, &mut hear)?;
+        // What is neither a change nor a dump has one answer.
+        if ended || flags == 0 {
+            return Ok(interrupted);
         }
     }
 }
 
-/// `struct rtmsg` of an entry and its attributes: all that identifies it.
-fn route_message(entry: &Entry) -> Vec<u8> {
-    /// `RTN_UNICAST`.
-    const UNICAST: u8 = 1;
-    let (net, protocol) = (entry.destination, entry.protocol);
-    let (family, length) = (family(net.addr()), net.prefix_len());
-    // The table is an attribute, as here it has eight bits.
-    let mut message = vec![family, length, 0, 0, 0, protocol, 0, UNICAST];
-    message.extend(0_u32.to_ne_bytes());
-    // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE
-    attribute(&mut message, 1, &octets(net.addr()));
-    if entry.link != 0 {
-        attribute(&mut message, 4, &entry.link.to_ne_bytes());
+/// A request in a header. A fresh socket has one, so it needs no number.
+fn request(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.message_type = kind;
+    header.flags = flags;
+    // Ours are of some 100 bytes.
+    header.length = (header.buffer_len() + payload.len()) as u32;
+    [&bytes(&header), payload].concat()
+}
+
+/// Hands on the payload of each message of a datagram; true behind the last one of an answer, which says how it went.
+fn each(
+    mut datagram: &[u8],
+    interrupted: &mut bool,
+    hear: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    while !datagram.is_empty() {
+        let message = NetlinkBuffer::new_checked(datagram)?;
+        // Also the last message may be the one that carries it.
+        *interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            // A dump that ends badly says so in its last message, too.
+            NLMSG_ERROR | NLMSG_DONE => {
+                let number = message.payload().get(..4).unwrap_or_default();
+                return match parse_i32(number)? {
+                    0 => Ok(true),
+                    error => Err(io::Error::from_raw_os_error(error.saturating_neg()).into()),
+                };
+            }
+            _ => hear(message.payload())?,
+        }
+        // Messages are aligned to four bytes.
+        let next = message.length().next_multiple_of(4) as usize;
+        datagram = datagram.get(next..).unwrap_or_default();
     }
-    if let Some(gateway) = entry.gateway {
-        attribute(&mut message, 5, &octets(gateway));
-    }
-    attribute(&mut message, 6, &entry.metric.to_ne_bytes());
-    attribute(&mut message, 15, &entry.table.to_ne_bytes());
+    Ok(false)
+}
+
+/// A message of a route's kind that names a network.
+fn message(network: IpAddr, length: u8) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let family = if network.is_ipv4() { INET } else { INET6 };
+    message.header = RouteHeader {
+        address_family: family.into(),
+        destination_prefix_length: length,
+        ..RouteHeader::default()
+    };
+    let destination = RouteAttribute::Destination(network.into());
+    message.attributes.push(destination);
     message
 }
 
-/// Appends a `struct nlattr`; what comes here is aligned.
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Its own four bytes, and at most the 16 of an address.
-    let length = 4 + value.len() as u16;
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
+fn bytes(what: &impl Emitable) -> Vec<u8> {
+    let mut bytes = vec![0; what.buffer_len()];
+    what.emit(&mut bytes);
+    bytes
 }
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
-fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { INET } else { INET6 }
+fn bits(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 fn errno(error: &Error) -> Option<Errno> {
     match error {
         Error::Refused(error) => Errno::from_io_error(error),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a datagram: the payloads, and whether the last message of an answer has come.
+    fn read(datagram: &[u8]) -> Result<(Vec<Vec<u8>>, bool), Error> {
+        let mut heard = Vec::new();
+        let mut hear = |payload: &[u8]| {
+            heard.push(payload.to_vec());
+            Ok(())
+        };
+        let ended = each(datagram, &mut false, &mut hear)?;
+        Ok((heard, ended))
+    }
+
+    #[test]
+    fn each_message_of_a_datagram_is_read_and_nothing_that_is_cut_off() {
+        let message = |payload: &[u8]| request(24, 7, payload);
+        let datagram = [message(b"aaaa"), message(b"bbbb")].concat();
+        let payloads = [b"aaaa".to_vec(), b"bbbb".to_vec()].to_vec();
+        assert_eq!(read(&datagram).unwrap(), (payloads, false));
+        let whole = message(b"aaaa");
+        for cut in 1..whole.len() {
+            assert!(read(&whole[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_an_interruption_is_heard_of_any_message() {
+        for kind in [24, NLMSG_DONE] {
+            let (marked, mut interrupted) = (request(kind, 0x10, &[0; 4]), false);
+            each(&marked, &mut interrupted, &mut |_| Ok(())).unwrap();
+            assert!(interrupted);
+        }
+    }
+
+    #[test]
+    fn an_end_says_how_it_went() {
+        let end = |payload: &[u8]| read(&request(3, 0, payload));
+        assert_eq!(end(&[0; 4]).unwrap(), (vec![], true));
+        let nomem = (-12_i32).to_ne_bytes();
+        assert!(
+            matches!(end(&nomem), Err(Error::Refused(error)) if error.raw_os_error() == Some(12))
+        );
+        assert!(matches!(end(&[0; 2]), Err(Error::Malformed(_))));
     }
 }

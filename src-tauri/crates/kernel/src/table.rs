@@ -42,7 +42,7 @@ pub struct Rule {
 }
 
 /// One entry of a routing table; a route with several next hops is one entry for each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Entry {
     /// The destination; the default route is `0.0.0.0/0` or `::/0`.
     pub destination: IpNet,
@@ -89,12 +89,9 @@ impl Entry {
             // The kernel's default (`ip-route(8)`, `IP6_RT_PRIO_USER`), so that an equal route of a careless program
             // collides with ours.
             metric: if route.gateway.is_ipv4() { 0 } else { 1024 },
-            hop: 0,
-            kind: Kind::Unicast,
             protocol: PROTOCOL,
             gateway: Some(route.gateway),
-            link: 0,
-            special: false,
+            ..Self::default()
         }
     }
 
@@ -102,14 +99,8 @@ impl Entry {
     pub fn dropped(destination: IpNet) -> Self {
         Self {
             destination,
-            table: 0,
-            metric: 0,
-            hop: 0,
             kind: Kind::Dropped,
-            protocol: 0,
-            gateway: None,
-            link: 0,
-            special: false,
+            ..Self::default()
         }
     }
 
@@ -129,6 +120,14 @@ impl Entry {
         same.then_some(route)
     }
 
+    /// Whether that is the answer to a lookup ([`crate::lookup`]) of a packet that takes `route`.
+    pub fn takes(&self, route: &Route) -> bool {
+        self.kind == Kind::Unicast
+            && self.table == MAIN_TABLE
+            && self.gateway == Some(route.gateway)
+            && route.destination.contains(&self.destination)
+    }
+
     /// The entry in the words of everybody, without its device's name.
     pub fn describe(&self) -> TableEntry {
         TableEntry {
@@ -143,9 +142,10 @@ impl Entry {
 }
 
 /// What becomes of a packet (`rtm_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// It goes out.
+    #[default]
     Unicast,
     /// It is for this machine.
     Local,
@@ -155,31 +155,6 @@ pub enum Kind {
     Dropped,
     /// The lookup goes on with the next rule.
     Throw,
-}
-
-/// Which way a packet would go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    /// Where to.
-    pub to: IpAddr,
-    /// The gateway; `None` where the destination is on the link or is this machine.
-    pub gateway: Option<IpAddr>,
-    /// The outgoing device's index.
-    pub link: u32,
-    /// The table that answered.
-    pub table: u32,
-    /// What would become of it.
-    pub kind: Kind,
-}
-
-impl Lookup {
-    /// Whether the packet takes that route.
-    pub fn takes(&self, route: &Route) -> bool {
-        self.kind == Kind::Unicast
-            && self.table == MAIN_TABLE
-            && self.gateway == Some(route.gateway)
-            && route.destination.contains(&self.to)
-    }
 }
 
 /// Whether so broad a route only says where everything else goes, as OpenVPN's 0.0.0.0/1 and 128.0.0.0/1 do.
