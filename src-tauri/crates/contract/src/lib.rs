@@ -2,7 +2,8 @@
 //!
 //! `minitunnel-helper-api` has the client; this crate is all of it that the privileged process needs.
 
-use minitunnel_base::{ProfileName, Route, TableEntry};
+use minitunnel_base::{ProfileName, Route};
+use minitunnel_kernel::Entry;
 use serde::{Deserialize, Serialize};
 use zbus::DBusError;
 
@@ -56,8 +57,8 @@ pub enum Refusal {
 pub struct Overlap {
     /// The route that was wanted.
     pub ours: Route,
-    /// What is in the way; without its device's name.
-    pub other: TableEntry,
+    /// What is in the way.
+    pub other: Entry,
     /// What it is.
     pub obstacle: Obstacle,
 }

@@ -51,7 +51,7 @@ pub(crate) fn refuse(table: &Routes, change: &Change, journal: &Journal) -> Resu
         .flat_map(|(entry, obstacle)| {
             in_the_way(entry.destination).map(move |ours| Overlap {
                 ours: *ours,
-                other: entry.describe(),
+                other: entry,
                 obstacle: obstacle.clone(),
             })
         });
@@ -87,26 +87,23 @@ fn detours(table: &Routes) -> impl Iterator<Item = Entry> {
 pub(crate) fn refuse_detour(ours: &Route, way: &Entry) -> Result<(), Refusal> {
     conflict(&[Overlap {
         ours: *ours,
-        other: way.describe(),
+        // It does not tell who made the route: 0 is RTPROT_UNSPEC.
+        other: Entry {
+            protocol: 0,
+            ..*way
+        },
         obstacle: Obstacle::Detour,
     }])
 }
 
-/// The answer that carries every overlap.
+/// The answer that carries every overlap, for the client to explain.
 fn conflict(overlaps: &[Overlap]) -> Result<(), Refusal> {
     let Some(Overlap { ours, other, .. }) = overlaps.first() else {
         return Ok(());
     };
-    let gateway = other.gateway.map(|gateway| format!(" via {gateway}"));
-    let more = match overlaps.len() - 1 {
-        0 => String::new(),
-        more => format!(" ({more} more)"),
-    };
     let message = format!(
-        "{ours} overlaps {}{} of table {}{more}: remove that one, or choose another range",
-        other.destination,
-        gateway.unwrap_or_default(),
-        other.table,
+        "{ours} overlaps {} of table {}: remove that one, or choose another range",
+        other.destination, other.table
     );
     let json = serde_json::to_string(overlaps).unwrap_or_else(|_| "[]".to_owned());
     Err(Refusal::Conflict(message, json))

@@ -2,6 +2,7 @@ use std::{io, net::IpAddr};
 
 use minitunnel_base::Route;
 use netlink_packet_core::DecodeError;
+use rustix::io::Errno;
 
 /// What went wrong with the routing table.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +22,7 @@ pub enum Error {
     NoRoute(IpAddr),
     /// The kernel refused for another reason.
     #[error("the kernel refused: {0}")]
-    Refused(#[from] io::Error),
+    Refused(#[from] Errno),
     /// A message of the kernel's can't be read. What is not understood is never ignored: it could be a conflict.
     #[error("the kernel's answer can't be read: {0}")]
     Malformed(#[from] DecodeError),

@@ -18,7 +18,7 @@ pub use netlink::{
 };
 #[cfg(target_os = "linux")]
 pub use read::entries;
-pub use table::{Entry, Kind, Routes, Rule, overlap, stands_for_default};
+pub use table::{Entry, Kind, Routes, Rule, stands_for_default};
 
 /// The `rtm_protocol` of our routes, by which everybody can tell them from others' (`rtnetlink(7)`).
 pub const PROTOCOL: u8 = 109;

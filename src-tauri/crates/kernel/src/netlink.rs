@@ -1,6 +1,6 @@
 //! Requests to the kernel and its answers (`netlink(7)`, `rtnetlink(7)`).
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use minitunnel_base::Route;
 use netlink_packet_core::{
@@ -67,12 +67,12 @@ pub fn routes() -> Result<Routes, Error> {
 pub fn add(route: &Route) -> Result<(), Error> {
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
     let added = change(NEW_ROUTE, flags, &Entry::ours(route));
-    added.map_err(|error| match errno(&error) {
-        Some(Errno::EXIST) => Error::Exists(*route),
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
+    added.map_err(|error| match error {
+        Error::Refused(Errno::EXIST) => Error::Exists(*route),
+        Error::Refused(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
             Error::GatewayUnreachable(*route)
         }
-        _ => error,
+        error => error,
     })
 }
 
@@ -83,8 +83,8 @@ pub fn add(route: &Route) -> Result<(), Error> {
 pub fn remove(which: impl Fn(&Entry) -> bool) -> Result<(), Error> {
     for entry in routes()?.entries.iter().filter(|entry| which(entry)) {
         match change(DELETE_ROUTE, NLM_F_ACK, entry) {
-            Err(error) if errno(&error) != Some(Errno::SRCH) => return Err(error),
-            _ => {}
+            Ok(()) | Err(Error::Refused(Errno::SRCH)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -136,12 +136,12 @@ fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAd
         heard = Some(answer(payload)?);
         Ok(())
     });
-    asked.map_err(|error| match errno(&error) {
+    asked.map_err(|error| match error {
         // The last two are the answers of a prohibit and of a blackhole route.
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL) => {
+        Error::Refused(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL) => {
             Error::NoRoute(to)
         }
-        _ => error,
+        error => error,
     })?;
     heard.ok_or_else(|| Error::Malformed("a lookup without a route".into()))
 }
@@ -165,10 +165,9 @@ pub fn dump<T>(
             Ok(())
         });
         match told {
-            Ok(interrupted) if interrupted => {}
-            Ok(_) => return Ok(all),
+            Ok(true) => {}
             // A kernel without IPv6 has no tables of it.
-            Err(error) if matches!(errno(&error), Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT)) => {
+            Ok(false) | Err(Error::Refused(Errno::OPNOTSUPP | Errno::AFNOSUPPORT)) => {
                 return Ok(all);
             }
             Err(error) => return Err(error),
@@ -232,7 +231,7 @@ fn each(
                 let number = message.payload().get(..4).unwrap_or_default();
                 return match parse_i32(number)? {
                     0 => Ok(true),
-                    error => Err(io::Error::from_raw_os_error(error.saturating_neg()).into()),
+                    error => Err(Errno::from_raw_os_error(error.saturating_neg()).into()),
                 };
             }
             _ => hear(message.payload())?,
@@ -266,13 +265,6 @@ fn bytes(what: &impl Emitable) -> Vec<u8> {
 
 fn bits(ip: IpAddr) -> u8 {
     if ip.is_ipv4() { 32 } else { 128 }
-}
-
-fn errno(error: &Error) -> Option<Errno> {
-    match error {
-        Error::Refused(error) => Errno::from_io_error(error),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
@@ -316,9 +308,7 @@ mod tests {
         let end = |payload: &[u8]| read(&request(3, 0, payload));
         assert_eq!(end(&[0; 4]).unwrap(), (vec![], true));
         let nomem = (-12_i32).to_ne_bytes();
-        assert!(
-            matches!(end(&nomem), Err(Error::Refused(error)) if error.raw_os_error() == Some(12))
-        );
+        assert!(matches!(end(&nomem), Err(Error::Refused(Errno::NOMEM))));
         assert!(matches!(end(&[0; 2]), Err(Error::Malformed(_))));
     }
 }

@@ -1,7 +1,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use minitunnel_base::{Origin, Route, TableEntry};
+use minitunnel_base::Route;
+use serde::{Deserialize, Serialize};
 
 use crate::{MAIN_TABLE, PROTOCOL};
 
@@ -42,7 +43,7 @@ pub struct Rule {
 }
 
 /// One entry of a routing table; a route with several next hops is one entry for each of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
     /// The destination; the default route is `0.0.0.0/0` or `::/0`.
     pub destination: IpNet,
@@ -64,21 +65,9 @@ pub struct Entry {
     pub special: bool,
 }
 
-/// `RTPROT_KERNEL`: made by the kernel, for this machine's own addresses.
-const RTPROT_KERNEL: u8 = 2;
-
 impl Entry {
     fn is_ipv6(&self) -> bool {
         self.destination.addr().is_ipv6()
-    }
-
-    /// Who made it. Only an entry of exactly our form is ours: whatever else has our tag, we did not make it.
-    pub fn origin(&self) -> Origin {
-        match self.protocol {
-            _ if self.our_route().is_some() => Origin::Ours,
-            RTPROT_KERNEL => Origin::Kernel,
-            other => Origin::Foreign(other),
-        }
     }
 
     /// What `route` is in the kernel's table, but for its device.
@@ -127,22 +116,10 @@ impl Entry {
             && self.gateway == Some(route.gateway)
             && route.destination.contains(&self.destination)
     }
-
-    /// The entry in the words of everybody, without its device's name.
-    pub fn describe(&self) -> TableEntry {
-        TableEntry {
-            destination: self.destination,
-            gateway: self.gateway,
-            device: None,
-            metric: self.metric,
-            table: self.table,
-            origin: self.origin(),
-        }
-    }
 }
 
 /// What becomes of a packet (`rtm_type`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// It goes out.
     #[default]
@@ -161,9 +138,4 @@ pub enum Kind {
 pub fn stands_for_default(net: &IpNet) -> bool {
     // The broadest networks that somebody can mean are 10.0.0.0/8 and fc00::/7.
     net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 7 }
-}
-
-/// Two networks are disjoint, or one is inside the other.
-pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }
