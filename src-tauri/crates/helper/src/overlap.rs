@@ -33,9 +33,9 @@ pub(crate) fn refuse(table: &Routes, change: &Change, journal: &Journal) -> Resu
             false => Obstacle::OtherUser,
         };
         let entry = |route| (Entry::ours(&route), obstacle.clone());
-        record.possible().into_iter().map(entry).collect::<Vec<_>>()
+        record.routes.iter().copied().map(entry).collect::<Vec<_>>()
     });
-    let known = journal.possible();
+    let known = journal.possible(|_| true);
     let entries = table.entries.iter().filter(|entry| {
         entry.hop <= 1
             && entry.kind != Kind::Group

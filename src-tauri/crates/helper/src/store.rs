@@ -185,25 +185,26 @@ mod tests {
             bus: "0123".to_owned(),
             name: ":1.42".to_owned(),
         };
+        let record = Record {
+            client: Client {
+                owner: owner.clone(),
+                uid: 1000,
+                pid: 42,
+                started: 99,
+            },
+            profile: "minikube".parse().unwrap(),
+            generation: 7,
+            since: UNIX_EPOCH,
+            routes: routes.clone(),
+            guard: Some(Guard {
+                before: routes.clone(),
+                until: UNIX_EPOCH,
+            }),
+        };
         Journal {
             generation: 7,
-            records: vec![Record {
-                client: Client {
-                    owner: owner.clone(),
-                    uid: 1000,
-                    pid: 42,
-                    started: 99,
-                },
-                profile: "minikube".parse().unwrap(),
-                generation: 7,
-                since: UNIX_EPOCH,
-                routes: routes.clone(),
-                applying: Some(routes.clone()),
-                guard: Some(Guard {
-                    before: routes.clone(),
-                    until: UNIX_EPOCH,
-                }),
-            }],
+            records: vec![record.clone()],
+            applying: Some(record),
             grants: [owner].into(),
             ..Journal::default()
         }
@@ -283,7 +284,7 @@ mod tests {
             "",
             "{",
             "[]",
-            "{\"version\":1,\"generation\":0,\"records\":[],\"grants\":[]}",
+            "{\"version\":1,\"generation\":0,\"records\":[],\"applying\":null,\"grants\":[]}",
         ] {
             let (_root, path) = folder();
             let dir = StateDir::take(&path).unwrap();
