@@ -2,18 +2,21 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use minitunnel_base::Route;
 use netlink_packet_core::{
-    Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST,
-    NLMSG_DONE, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, parse_i32,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, parse_i32,
 };
-use netlink_packet_route::route::{
-    RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Request,
+    route::{RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    rule::RuleMessage,
 };
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketType, connect,
+        self, RecvFlags, SendFlags, SocketType, connect,
         netdevice::name_to_index,
         netlink::SocketAddrNetlink,
         recv, send, socket,
@@ -26,22 +29,6 @@ use crate::{
     read::{answer, entries, rule},
 };
 
-/// `AF_INET`.
-pub const INET: u8 = 2;
-/// `AF_INET6`.
-pub const INET6: u8 = 10;
-
-/// `RTM_GETLINK`.
-pub const GET_LINK: u16 = 18;
-/// `RTM_GETADDR`.
-pub const GET_ADDRESS: u16 = 22;
-/// `RTM_GETROUTE`.
-pub const GET_ROUTE: u16 = 26;
-/// `RTM_GETRULE`.
-pub const GET_RULE: u16 = 34;
-const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
-
 /// For one answer: the kernel answers at once, if at all.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// How often a dump is taken again because the table changed meanwhile; changes come in bursts.
@@ -52,12 +39,22 @@ const DATAGRAM: usize = 64 * 1024;
 /// Reads the routes of both families, and the policy rules.
 pub fn routes() -> Result<Routes, Error> {
     let mut all = Routes::default();
-    for family in [INET, INET6] {
-        all.entries.extend(dump(GET_ROUTE, family, entries)?);
-        all.rules.extend(dump(GET_RULE, family, rule)?);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        all.entries.extend(dump_entries(family)?);
+        let mut message = RuleMessage::default();
+        message.header.family = family;
+        all.rules
+            .extend(dump(Request::GetRule(message), family, rule)?);
     }
     all.entries.sort_unstable();
     Ok(all)
+}
+
+/// Reads the routes of one family.
+pub fn dump_entries(family: AddressFamily) -> Result<Vec<Entry>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    dump(Request::GetRoute(message), family, entries)
 }
 
 /// Adds a route to table main, with our tag; never replaces one.
@@ -66,7 +63,7 @@ pub fn routes() -> Result<Routes, Error> {
 /// destination to another gateway, remove it first.
 pub fn add(route: &Route) -> Result<(), Error> {
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    let added = change(NEW_ROUTE, flags, &Entry::ours(route));
+    let added = change(Request::NewRoute, flags, &Entry::ours(route));
     added.map_err(|error| match error {
         Error::Refused(Errno::EXIST) => Error::Exists(*route),
         Error::Refused(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
@@ -82,7 +79,7 @@ pub fn add(route: &Route) -> Result<(), Error> {
 /// has just shown is removed, where it is the first one to match.
 pub fn remove(which: impl Fn(&Entry) -> bool) -> Result<(), Error> {
     for entry in routes()?.entries.iter().filter(|entry| which(entry)) {
-        match change(DELETE_ROUTE, NLM_F_ACK, entry) {
+        match change(Request::DelRoute, NLM_F_ACK, entry) {
             Ok(()) | Err(Error::Refused(Errno::SRCH)) => {}
             Err(error) => return Err(error),
         }
@@ -91,8 +88,8 @@ pub fn remove(which: impl Fn(&Entry) -> bool) -> Result<(), Error> {
 }
 
 /// Has the kernel change an entry, which is named by all that identifies it.
-fn change(kind: u16, flags: u16, entry: &Entry) -> Result<(), Error> {
-    let mut message = message(entry.destination.addr(), entry.destination.prefix_len());
+fn change(kind: fn(RouteMessage) -> Request, flags: u16, entry: &Entry) -> Result<(), Error> {
+    let mut message = message(entry.destination);
     message.header.protocol = entry.protocol.into();
     message.header.kind = RouteType::Unicast;
     let told = &mut message.attributes;
@@ -102,12 +99,12 @@ fn change(kind: u16, flags: u16, entry: &Entry) -> Result<(), Error> {
     let gateway = entry.gateway.map(Into::into);
     told.extend(gateway.map(RouteAttribute::Gateway));
     told.extend((entry.link != 0).then_some(RouteAttribute::Oif(entry.link)));
-    exchange(kind, flags, &bytes(&message), |_| Ok(())).map(drop)
+    exchange(kind(message), flags, |_| Ok(())).map(drop)
 }
 
 /// The index of a device.
 pub fn link_index(device: &str) -> Option<u32> {
-    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+    let any = socket(net::AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     name_to_index(any, device).ok()
 }
 
@@ -123,16 +120,17 @@ pub fn lookup(to: IpAddr, uid: u32) -> Result<Entry, Error> {
 }
 
 fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAddr>), Error> {
-    let mut message = message(to, bits(to));
+    let mut message = message(to.into());
     message.header.flags = RouteFlags::LookupTable;
-    message.header.source_prefix_length = from.map_or(0, bits);
+    let source = from.map(IpNet::from);
+    message.header.source_prefix_length = source.map_or(0, |source| source.prefix_len());
     message.attributes.push(RouteAttribute::Uid(uid));
     let source = from.map(Into::into);
     message
         .attributes
         .extend(source.map(RouteAttribute::Source));
     let mut heard = None;
-    let asked = exchange(GET_ROUTE, 0, &bytes(&message), |payload| {
+    let asked = exchange(Request::GetRoute(message), 0, |payload| {
         heard = Some(answer(payload)?);
         Ok(())
     });
@@ -146,20 +144,19 @@ fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAd
     heard.ok_or_else(|| Error::Malformed("a lookup without a route".into()))
 }
 
-/// Dumps what a kind of request asks for, again while the kernel marks it as interrupted; `read` takes each message.
+/// Dumps what a request asks for, of a family or of all, again while the kernel marks it as interrupted; `read` takes each
+/// message.
 pub fn dump<T>(
-    kind: u16,
-    family: u8,
+    request: Request,
+    family: AddressFamily,
     read: impl Fn(&[u8], &mut Vec<T>) -> Result<(), Error>,
 ) -> Result<Vec<T>, Error> {
-    // The longest of the headers (`struct ifinfomsg`); each begins with the family.
-    let mut message = [0; 16];
-    message[0] = family;
     for _ in 0..TRIES {
         let mut all = Vec::new();
-        let told = exchange(kind, NLM_F_DUMP, &message, |payload| {
-            // A kernel without IPv6 tells of IPv4 instead.
-            if family == 0 || payload.first() == Some(&family) {
+        let told = exchange(request.clone(), NLM_F_DUMP, |payload| {
+            // A kernel without IPv6 tells of IPv4 instead. Each message begins with its family.
+            let is_asked = payload.first() == Some(&family.into());
+            if is_asked || family == AddressFamily::Unspec {
                 read(payload, &mut all)?;
             }
             Ok(())
@@ -178,19 +175,23 @@ pub fn dump<T>(
 
 /// Sends a request, and hands on the payload of each answer; true if they don't belong together.
 fn exchange(
-    kind: u16,
+    request: Request,
     flags: u16,
-    payload: &[u8],
     mut hear: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let failed = |error: Errno| Error::Open(error.into());
     // No protocol's number is 0, NETLINK_ROUTE.
-    let kernel = socket(AddressFamily::NETLINK, SocketType::RAW, None).map_err(failed)?;
+    let kernel = socket(net::AddressFamily::NETLINK, SocketType::RAW, None).map_err(failed)?;
     set_socket_timeout(&kernel, Timeout::Recv, Some(DEADLINE)).map_err(failed)?;
     // A connected socket hears nobody but the kernel.
     connect(&kernel, &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
-    let request = request(kind, NLM_F_REQUEST | flags, payload);
-    send(&kernel, &request, SendFlags::empty()).map_err(failed)?;
+    // A fresh socket has one request, so it needs no number.
+    let mut request = NetlinkMessage::from(request);
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    send(&kernel, &bytes, SendFlags::empty()).map_err(failed)?;
 
     let mut interrupted = false;
     let mut buffer = vec![0; DATAGRAM];
@@ -203,16 +204,6 @@ fn exchange(
             return Ok(interrupted);
         }
     }
-}
-
-/// A request in a header. A fresh socket has one, so it needs no number.
-fn request(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.message_type = kind;
-    header.flags = flags;
-    // Ours are of some 100 bytes.
-    header.length = (header.buffer_len() + payload.len()) as u32;
-    [&bytes(&header), payload].concat()
 }
 
 /// Hands on the payload of each message of a datagram; true behind the last one of an answer, which says how it went.
@@ -243,33 +234,35 @@ fn each(
     Ok(false)
 }
 
-/// A message of a route's kind that names a network.
-fn message(network: IpAddr, length: u8) -> RouteMessage {
+/// A message about the routes to a network.
+fn message(network: IpNet) -> RouteMessage {
     let mut message = RouteMessage::default();
-    let family = if network.is_ipv4() { INET } else { INET6 };
-    message.header = RouteHeader {
-        address_family: family.into(),
-        destination_prefix_length: length,
-        ..RouteHeader::default()
+    message.header.address_family = match network {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
     };
-    let destination = RouteAttribute::Destination(network.into());
+    message.header.destination_prefix_length = network.prefix_len();
+    let destination = RouteAttribute::Destination(network.addr().into());
     message.attributes.push(destination);
     message
 }
 
-fn bytes(what: &impl Emitable) -> Vec<u8> {
-    let mut bytes = vec![0; what.buffer_len()];
-    what.emit(&mut bytes);
-    bytes
-}
-
-fn bits(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 32 } else { 128 }
-}
-
 #[cfg(test)]
 mod tests {
+    use netlink_packet_core::{Emitable, NetlinkHeader};
+
     use super::*;
+
+    /// A message of netlink's.
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header.flags = flags;
+        header.length = 16 + payload.len() as u32;
+        let mut bytes = vec![0; 16];
+        header.emit(&mut bytes);
+        [&bytes, payload].concat()
+    }
 
     /// Reads a datagram: the payloads, and whether the last message of an answer has come.
     fn read(datagram: &[u8]) -> Result<(Vec<Vec<u8>>, bool), Error> {
@@ -284,7 +277,7 @@ mod tests {
 
     #[test]
     fn each_message_of_a_datagram_is_read_and_nothing_that_is_cut_off() {
-        let message = |payload: &[u8]| request(24, 7, payload);
+        let message = |payload: &[u8]| message(24, 7, payload);
         let datagram = [message(b"aaaa"), message(b"bbbb")].concat();
         let payloads = [b"aaaa".to_vec(), b"bbbb".to_vec()].to_vec();
         assert_eq!(read(&datagram).unwrap(), (payloads, false));
@@ -297,7 +290,7 @@ mod tests {
     #[test]
     fn a_mark_of_an_interruption_is_heard_of_any_message() {
         for kind in [24, NLMSG_DONE] {
-            let (marked, mut interrupted) = (request(kind, 0x10, &[0; 4]), false);
+            let (marked, mut interrupted) = (message(kind, 0x10, &[0; 4]), false);
             each(&marked, &mut interrupted, &mut |_| Ok(())).unwrap();
             assert!(interrupted);
         }
@@ -305,7 +298,7 @@ mod tests {
 
     #[test]
     fn an_end_says_how_it_went() {
-        let end = |payload: &[u8]| read(&request(3, 0, payload));
+        let end = |payload: &[u8]| read(&message(3, 0, payload));
         assert_eq!(end(&[0; 4]).unwrap(), (vec![], true));
         let nomem = (-12_i32).to_ne_bytes();
         assert!(matches!(end(&nomem), Err(Error::Refused(Errno::NOMEM))));

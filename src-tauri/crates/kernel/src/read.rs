@@ -24,7 +24,7 @@ pub(crate) fn answer(payload: &[u8]) -> Result<(Entry, Option<IpAddr>), Error> {
 }
 
 /// The entries of a route: one for each of its next hops.
-pub fn entries(payload: &[u8], all: &mut Vec<Entry>) -> Result<(), Error> {
+pub(crate) fn entries(payload: &[u8], all: &mut Vec<Entry>) -> Result<(), Error> {
     let route = Route::read(payload)?;
     if route.cached {
         return Ok(());
@@ -188,7 +188,6 @@ fn everywhere(ipv6: bool) -> IpNet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::INET;
 
     /// `RTM_F_CLONED`.
     const CACHED: u32 = 0x200;
@@ -196,7 +195,7 @@ mod tests {
     /// A route of table main, with its attributes.
     fn route(attributes: &[(u16, &[u8])]) -> Vec<u8> {
         // rtmsg: family, lengths, tos, table, protocol, scope, type, flags
-        let mut bytes = vec![INET, 16, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+        let mut bytes = vec![2, 16, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
         for (kind, value) in attributes {
             let length = u16::try_from(4 + value.len()).unwrap();
             bytes.extend(length.to_ne_bytes());

@@ -1,10 +1,15 @@
 //! What the kernel's messages say of rules, addresses and devices.
 
 use ipnet::IpNet;
-use minitunnel_kernel::{Error, INET, INET6};
+use minitunnel_kernel::Error;
 use netlink_packet_core::{DecodeError, NlasIterator, parse_ip, parse_u32};
 
 use crate::{Action, Address, Link, Rule, Selector};
+
+/// `AF_INET`.
+const INET: u8 = 2;
+/// `AF_INET6`.
+const INET6: u8 = 10;
 
 /// `struct fib_rule_hdr` and its attributes.
 pub(super) fn rule(payload: &[u8], all: &mut Vec<Rule>) -> Result<(), Error> {
