@@ -13,8 +13,6 @@ pub const PROTOCOL: u32 = 1;
 pub const BUS_NAME: &str = "io.github.minitunnel.Helper";
 /// The one object.
 pub const OBJECT_PATH: &str = "/io/github/minitunnel/Helper";
-/// The interface of [`OBJECT_PATH`].
-pub const INTERFACE: &str = "io.github.minitunnel.Helper1";
 /// The polkit action that allows `Apply`, once for a connection.
 pub const ACTION_APPLY: &str = "io.github.minitunnel.apply";
 /// The polkit action that allows `RemoveStale`, asked every time.
