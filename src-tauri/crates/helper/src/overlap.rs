@@ -67,7 +67,11 @@ fn detours(table: &Routes) -> impl Iterator<Item = Entry> {
     before.filter_map(|rule| {
         let destination = rule.part?;
         let Some(asked) = rule.table else {
-            return Some(Entry::dropped(destination));
+            return Some(Entry {
+                destination,
+                kind: Kind::Dropped,
+                ..Entry::default()
+            });
         };
         let default = table.entries.iter().find(|entry| {
             entry.table == asked

@@ -10,7 +10,7 @@ use crate::{
     journal::{Client, Journal, Owner, Record},
     system::System,
     transaction::{Change, kernel, sentence},
-    validate,
+    validate::{LEASES_PER_USER, ROUTES_PER_USER},
 };
 
 /// The registry of leases, with the kernel's table under it. Everything that changes either goes through here, one
@@ -62,11 +62,22 @@ impl<S: System> Registry<S> {
         let others = self.journal.records.iter().filter(|record| {
             record.client.uid == change.client.uid && !record.is_of(owner, profile)
         });
-        let others: Vec<usize> = others.map(|record| record.routes.len()).collect();
-        validate::room(
-            others.len() + 1,
-            others.iter().sum::<usize>() + change.after.len(),
-        )
+        let (mut leases, mut routes) = (1, change.after.len());
+        for other in others {
+            leases += 1;
+            routes += other.routes.len();
+        }
+        if leases > LEASES_PER_USER {
+            return Err(Refusal::LimitExceeded(format!(
+                "a user may have {LEASES_PER_USER} tunnels, and this is one more: end another first"
+            )));
+        }
+        if routes > ROUTES_PER_USER {
+            return Err(Refusal::LimitExceeded(format!(
+                "a user may have {ROUTES_PER_USER} routes, and with these it would be {routes}: end another tunnel first"
+            )));
+        }
+        Ok(())
     }
 
     /// Who else of the same user holds that profile.

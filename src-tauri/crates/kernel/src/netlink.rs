@@ -26,7 +26,7 @@ use rustix::{
 
 use crate::{
     Entry, Error, Routes,
-    read::{answer, entries, rule},
+    read::{entries, route, rule},
 };
 
 /// For one answer: the kernel answers at once, if at all.
@@ -131,7 +131,8 @@ fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAd
         .extend(source.map(RouteAttribute::Source));
     let mut heard = None;
     let asked = exchange(Request::GetRoute(message), 0, |payload| {
-        heard = Some(answer(payload)?);
+        let way = route(payload)?;
+        heard = Some((way.entry, way.source));
         Ok(())
     });
     asked.map_err(|error| match error {

@@ -17,29 +17,28 @@ use netlink_packet_route::{
 
 use crate::{Entry, Error, Kind, PROTOCOL, Rule};
 
-/// The answer to a lookup, and the source address that the packet would carry.
-pub(crate) fn answer(payload: &[u8]) -> Result<(Entry, Option<IpAddr>), Error> {
-    let Route { entry, source, .. } = Route::read(payload)?;
-    Ok((entry, source))
-}
-
 /// The entries of a route: one for each of its next hops.
 pub(crate) fn entries(payload: &[u8], all: &mut Vec<Entry>) -> Result<(), Error> {
-    let route = Route::read(payload)?;
-    if route.cached {
+    // It is of the routing cache, and no route.
+    if RouteHeader::parse(payload)?
+        .flags
+        .contains(RouteFlags::Cloned)
+    {
         return Ok(());
     }
-    let Some(hops) = route.hops else {
-        all.push(route.entry);
+    let Route {
+        mut entry, hops, ..
+    } = route(payload)?;
+    let Some(hops) = hops else {
+        all.push(entry);
         return Ok(());
     };
-    let mut entry = route.entry;
+    let mut hops = hops.value();
     // Another program's next hop for the same destination joins our route of IPv6, behind ours, which remains a route of
     // its own to whoever deletes it (`fib6_add_rt2node`, `ip6_route_del`).
     let joined = entry.destination.addr().is_ipv6() && entry.protocol == PROTOCOL;
     entry.hop = u16::from(!joined);
     // Each `struct rtnexthop` has a length, eight bytes that end with its device, and attributes.
-    let mut hops = hops.value();
     while !hops.is_empty() {
         let length = usize::from(parse_u16(hops.get(..2).unwrap_or_default())?);
         let hop = hops.get(..length).unwrap_or_default();
@@ -102,72 +101,68 @@ pub(crate) fn rule(payload: &[u8], all: &mut Vec<Rule>) -> Result<(), Error> {
     Ok(())
 }
 
-/// `struct rtmsg` and the attributes that follow it.
-struct Route<'a> {
-    entry: Entry,
-    source: Option<IpAddr>,
-    /// It is of the routing cache, and no route.
-    cached: bool,
+/// What a message tells of a route.
+pub(crate) struct Route<'a> {
+    pub(crate) entry: Entry,
+    /// The source address that its packets carry.
+    pub(crate) source: Option<IpAddr>,
+    /// Its next hops, if several.
     hops: Option<NlaBuffer<&'a [u8]>>,
 }
 
-impl<'a> Route<'a> {
-    fn read(payload: &'a [u8]) -> Result<Self, Error> {
-        let header = RouteHeader::parse(payload)?;
-        let mut destination = everywhere(header.address_family == AddressFamily::Inet6).addr();
-        let mut entry = Entry {
-            // Eight bits; the attribute has all.
-            table: u32::from(header.table),
-            kind: match header.kind {
-                RouteType::Local => Kind::Local,
-                RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => Kind::Group,
-                RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => {
-                    Kind::Dropped
-                }
-                RouteType::Throw => Kind::Throw,
-                // And what nobody uses any more.
-                _ => Kind::Unicast,
-            },
-            protocol: header.protocol.into(),
-            special: header.tos != 0,
-            ..Entry::default()
-        };
-        let (mut source, mut hops) = (None, None);
-        for attribute in NlasIterator::new(&payload[header.buffer_len()..]) {
-            let attribute = attribute?;
-            let value = attribute.value();
-            match attribute.kind() {
-                // RTA_DST
-                1 => destination = parse_ip(value)?,
-                // RTA_OIF
-                4 => entry.link = parse_u32(value)?,
-                // RTA_GATEWAY, RTA_VIA
-                5 | 18 => entry.gateway = Some(gateway(attribute)?),
-                // RTA_PRIORITY
-                6 => entry.metric = parse_u32(value)?,
-                // RTA_PREFSRC
-                7 => {
-                    source = Some(parse_ip(value)?);
-                    entry.special = true;
-                }
-                // RTA_MULTIPATH
-                9 => hops = Some(attribute),
-                // RTA_TABLE
-                15 => entry.table = parse_u32(value)?,
-                // RTA_CACHEINFO, RTA_PREF: every route of IPv6 has them.
-                12 | 20 => {}
-                _ => entry.special = true,
+/// Reads a route (`struct rtmsg` and its attributes).
+pub(crate) fn route(payload: &[u8]) -> Result<Route<'_>, Error> {
+    let header = RouteHeader::parse(payload)?;
+    let mut destination = everywhere(header.address_family == AddressFamily::Inet6).addr();
+    let mut entry = Entry {
+        // Eight bits; the attribute has all.
+        table: u32::from(header.table),
+        kind: match header.kind {
+            RouteType::Local => Kind::Local,
+            RouteType::Broadcast | RouteType::Anycast | RouteType::Multicast => Kind::Group,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Kind::Dropped,
+            RouteType::Throw => Kind::Throw,
+            // And what nobody uses any more.
+            _ => Kind::Unicast,
+        },
+        protocol: header.protocol.into(),
+        special: header.tos != 0,
+        ..Entry::default()
+    };
+    let (mut source, mut hops) = (None, None);
+    for attribute in NlasIterator::new(&payload[header.buffer_len()..]) {
+        let attribute = attribute?;
+        let value = attribute.value();
+        match attribute.kind() {
+            // RTA_DST
+            1 => destination = parse_ip(value)?,
+            // RTA_OIF
+            4 => entry.link = parse_u32(value)?,
+            // RTA_GATEWAY, RTA_VIA
+            5 | 18 => entry.gateway = Some(gateway(attribute)?),
+            // RTA_PRIORITY
+            6 => entry.metric = parse_u32(value)?,
+            // RTA_PREFSRC
+            7 => {
+                source = Some(parse_ip(value)?);
+                entry.special = true;
             }
+            // RTA_MULTIPATH
+            9 => hops = Some(attribute),
+            // RTA_TABLE
+            15 => entry.table = parse_u32(value)?,
+            // RTA_CACHEINFO, RTA_PREF: every route of IPv6 has them.
+            12 | 20 => {}
+            _ => entry.special = true,
         }
-        entry.destination = IpNet::new(destination, header.destination_prefix_length)
-            .map_err(|_| DecodeError::from("a prefix of a wrong length"))?;
-        Ok(Self {
-            entry,
-            source,
-            cached: header.flags.contains(RouteFlags::Cloned),
-            hops,
-        })
     }
+    entry.destination = IpNet::new(destination, header.destination_prefix_length)
+        .map_err(|_| DecodeError::from("a prefix of a wrong length"))?;
+    Ok(Route {
+        entry,
+        source,
+        hops,
+    })
 }
 
 /// The gateway of RTA_GATEWAY, or of RTA_VIA, where its family comes first.

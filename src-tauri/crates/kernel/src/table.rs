@@ -84,15 +84,6 @@ impl Entry {
         }
     }
 
-    /// What a rule without a table does with the packets to that destination.
-    pub fn dropped(destination: IpNet) -> Self {
-        Self {
-            destination,
-            kind: Kind::Dropped,
-            ..Self::default()
-        }
-    }
-
     /// The route, if it has our tag and our form.
     pub fn our_route(&self) -> Option<Route> {
         let route = Route {
