@@ -32,8 +32,8 @@ pub(crate) fn refuse(table: &Routes, change: &Change, journal: &Journal) -> Resu
             true => Obstacle::Profile(record.profile.clone()),
             false => Obstacle::OtherUser,
         };
-        let entry = |route| (Entry::ours(&route), obstacle.clone());
-        record.routes.iter().copied().map(entry).collect::<Vec<_>>()
+        let routes = record.routes.iter();
+        routes.map(move |route| (Entry::ours(route), obstacle.clone()))
     });
     let known = journal.possible(|_| true);
     let entries = table.entries.iter().filter(|entry| {

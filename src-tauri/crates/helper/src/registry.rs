@@ -91,17 +91,6 @@ impl<S: System> Registry<S> {
         holders.map(|record| record.client.clone()).collect()
     }
 
-    /// `Apply`, after the caller was found to be allowed. An empty set releases.
-    pub(crate) fn apply(&mut self, change: &Change) -> Result<u64, Refusal> {
-        let held = self.journal.record(&change.client.owner, &change.profile);
-        if !change.after.is_empty() {
-            self.room(change)?;
-        } else if held.is_none() {
-            return Ok(self.journal.generation);
-        }
-        self.change(change)
-    }
-
     /// `Confirm`: what waits for it stays.
     pub(crate) fn confirm(
         &mut self,

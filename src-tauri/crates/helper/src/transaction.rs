@@ -29,18 +29,23 @@ pub(crate) struct Change {
 }
 
 impl<S: System> Registry<S> {
-    /// Makes the change, or says why not, and then everything is as it was; where that can't be, the lease ends.
+    /// `Apply`, after the caller was found to be allowed; an empty set releases. Makes the change, or says why not, and then
+    /// everything is as it was; where that can't be, the lease ends.
     ///
     /// The order: dump, overlaps, journal, add, dump and look up again, delete, journal.
-    pub(crate) fn change(&mut self, change: &Change) -> Result<u64, Refusal> {
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<u64, Refusal> {
+        let held = self.journal.record(&change.client.owner, &change.profile);
+        if held.is_none() && change.after.is_empty() {
+            return Ok(self.journal.generation);
+        }
+        let (before, guard) = held.map_or_else(Default::default, |held| {
+            (held.routes.clone(), held.guard.clone())
+        });
+        self.room(change)?;
         let table = self.system.routes().map_err(|error| kernel(&error))?;
         overlap::refuse(&table, change, &self.journal)?;
         self.check_gateways(change)?;
 
-        let held = self.journal.record(&change.client.owner, &change.profile);
-        let (before, guard) = held.map_or_else(Default::default, |held| {
-            (held.routes.clone(), held.guard.clone())
-        });
         let mut record = Record {
             client: change.client.clone(),
             profile: change.profile.clone(),
