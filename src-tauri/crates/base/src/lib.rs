@@ -5,5 +5,5 @@ mod route;
 mod validate;
 
 pub use profile::{InvalidProfileName, ProfileName};
-pub use route::{Origin, Route, TableEntry};
+pub use route::Route;
 pub use validate::{Invalid, validate};

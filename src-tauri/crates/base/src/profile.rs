@@ -9,7 +9,7 @@ const MAX_NAME: usize = 63;
 ///
 /// Starts with an ASCII letter or digit, goes on with those and `_`, `.`, `-`; at most 63 bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "String")]
 pub struct ProfileName(String);
 
 /// A text that is no profile name.
@@ -50,12 +50,6 @@ impl TryFrom<String> for ProfileName {
             // A hostile name may be of any length; what is shown of it is not.
             Err(InvalidProfileName(text.chars().take(MAX_NAME).collect()))
         }
-    }
-}
-
-impl From<ProfileName> for String {
-    fn from(name: ProfileName) -> Self {
-        name.0
     }
 }
 

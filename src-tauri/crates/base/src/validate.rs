@@ -1,19 +1,8 @@
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::Route;
-
-/// The private networks (RFC 1918), and the unique-local ones (RFC 4193).
-const PRIVATE: [IpNet; 4] = [
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 8)),
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 16, 0, 0), 12)),
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 0, 0), 16)),
-    IpNet::V6(Ipv6Net::new_assert(
-        Ipv6Addr::new(0xfc00, 0, 0, 0, 0, 0, 0, 0),
-        7,
-    )),
-];
 
 /// The broadest IPv6 destination: a site's whole network (RFC 4193, section 3.1).
 const BROADEST_IPV6: u8 = 48;
@@ -67,7 +56,7 @@ pub fn validate(route: &Route) -> Result<(), Invalid> {
     };
     if net != net.trunc() {
         Err(Invalid::HostBits(net))
-    } else if !PRIVATE.iter().any(|private| private.contains(&net)) {
+    } else if !is_private(net.network()) || !is_private(net.broadcast()) {
         Err(Invalid::NotPrivate(net))
     } else if net.addr().is_ipv6() && net.prefix_len() < BROADEST_IPV6 {
         Err(Invalid::TooBroad(net))
@@ -77,6 +66,14 @@ pub fn validate(route: &Route) -> Result<(), Invalid> {
         Err(Invalid::NotUnicast(gateway))
     } else {
         Ok(())
+    }
+}
+
+/// Whether it is of a private network (RFC 1918), or of a unique-local one (RFC 4193).
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
     }
 }
 

@@ -95,7 +95,7 @@ pub(crate) fn profiles() -> Vec<CompletionCandidate> {
     };
     let names = read_profiles(&home).readable.into_keys();
     names
-        .map(|name| CompletionCandidate::new(String::from(name)))
+        .map(|name| CompletionCandidate::new(name.to_string()))
         .collect()
 }
 

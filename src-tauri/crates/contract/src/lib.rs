@@ -2,7 +2,8 @@
 //!
 //! `minitunnel-helper-api` has the client; this crate is all of it that the privileged process needs.
 
-use minitunnel_base::{ProfileName, Route, TableEntry};
+use minitunnel_base::{ProfileName, Route};
+use minitunnel_kernel::Entry;
 use serde::{Deserialize, Serialize};
 use zbus::DBusError;
 
@@ -12,8 +13,6 @@ pub const PROTOCOL: u32 = 1;
 pub const BUS_NAME: &str = "io.github.minitunnel.Helper";
 /// The one object.
 pub const OBJECT_PATH: &str = "/io/github/minitunnel/Helper";
-/// The interface of [`OBJECT_PATH`].
-pub const INTERFACE: &str = "io.github.minitunnel.Helper1";
 /// The polkit action that allows `Apply`, once for a connection.
 pub const ACTION_APPLY: &str = "io.github.minitunnel.apply";
 /// The polkit action that allows `RemoveStale`, asked every time.
@@ -56,8 +55,8 @@ pub enum Refusal {
 pub struct Overlap {
     /// The route that was wanted.
     pub ours: Route,
-    /// What is in the way; without its device's name.
-    pub other: TableEntry,
+    /// What is in the way.
+    pub other: Entry,
     /// What it is.
     pub obstacle: Obstacle,
 }

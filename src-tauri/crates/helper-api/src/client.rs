@@ -239,7 +239,7 @@ impl Client {
             entry.metric,
             protocol,
         );
-        self.call_interactive("RemoveStale", &arguments).await
+        self.call_interactive("RemoveStale", &(arguments,)).await
     }
 
     /// What the helper reports, from now on. It ends after the [`HelperEvent::Gone`] of a closed connection.

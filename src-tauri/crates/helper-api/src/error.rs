@@ -88,7 +88,7 @@ impl HelperError {
                 Obstacle::Entry => explain_entry(&table, ours, &other),
                 Obstacle::Profile(profile) => held(Holder::Profile(profile)),
                 Obstacle::OtherUser => held(Holder::OtherUser),
-                Obstacle::Detour => explain_detour(ours, &other),
+                Obstacle::Detour => explain_detour(&table, ours, &other),
             }
         });
         let conflicts: Vec<Conflict> = explained.collect();
@@ -133,7 +133,7 @@ mod tests {
     use std::error::Error as _;
 
     use minitunnel_contract::Refusal;
-    use minitunnel_model::{ConflictKind, Origin, Route, TableEntry};
+    use minitunnel_model::{ConflictKind, Route};
     use zbus::{DBusError, Message};
 
     use super::*;
@@ -180,13 +180,12 @@ mod tests {
         };
         let overlap = |destination: &str, obstacle| Overlap {
             ours,
-            other: TableEntry {
+            other: Entry {
                 destination: destination.parse().unwrap(),
                 gateway: Some("192.168.58.2".parse().unwrap()),
-                device: None,
-                metric: 0,
                 table: 254,
-                origin: Origin::Foreign(99),
+                protocol: 99,
+                ..Entry::default()
             },
             obstacle,
         };

@@ -13,8 +13,8 @@ pub use client::{Client, ConnectError, HelperEvent};
 pub use error::HelperError;
 pub use inherited::inherited;
 pub use minitunnel_contract::{
-    ACTION_APPLY, ACTION_REMOVE_STALE, BUS_NAME, INTERFACE, OBJECT_PATH, OPTION_CONFIRM_WITHIN,
-    PROTOCOL, WireLease, WireRoute, to_wire,
+    ACTION_APPLY, ACTION_REMOVE_STALE, BUS_NAME, OBJECT_PATH, OPTION_CONFIRM_WITHIN, PROTOCOL,
+    WireLease, WireRoute, to_wire,
 };
 pub use program::{NoHelper, find_helper, find_keeper};
 pub use wire::{HelperProxy, Lease, LeaseState, from_wire};
@@ -23,3 +23,6 @@ pub use wire::{HelperProxy, Lease, LeaseState, from_wire};
 pub const INHERITED_VARIABLE: &str = "MINITUNNEL_HELPER";
 /// The one value of [`INHERITED_VARIABLE`].
 pub const STDIN: &str = "stdin";
+
+/// The interface of [`OBJECT_PATH`].
+pub const INTERFACE: &str = "io.github.minitunnel.Helper1";

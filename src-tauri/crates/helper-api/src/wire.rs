@@ -46,16 +46,9 @@ pub trait Helper {
     /// Removes routes of ours that have no living owner, and returns them.
     fn cleanup(&self) -> Result<Vec<WireRoute>, HelperError>;
 
-    /// Removes one foreign route that a dead `minikube tunnel` left, named by all that identifies it.
-    fn remove_stale(
-        &self,
-        destination: &str,
-        gateway: &str,
-        device: &str,
-        table: u32,
-        metric: u32,
-        protocol: u8,
-    ) -> Result<(), HelperError>;
+    /// Removes one foreign route that a dead `minikube tunnel` left, named by all that identifies it: destination,
+    /// gateway, device, table, metric, protocol.
+    fn remove_stale(&self, route: &(&str, &str, &str, u32, u32, u8)) -> Result<(), HelperError>;
 
     /// The helper's version.
     #[zbus(property(emits_changed_signal = "const"))]
@@ -96,8 +89,6 @@ pub struct Lease {
 /// How far a lease is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseState {
-    /// A transaction is under way, or one was cut short.
-    Applying,
     /// Its routes are held.
     Active,
     /// Its routes are held until a confirmation is overdue.
@@ -105,12 +96,11 @@ pub enum LeaseState {
 }
 
 impl LeaseState {
-    const ALL: [Self; 3] = [Self::Applying, Self::Active, Self::Unconfirmed];
+    const ALL: [Self; 2] = [Self::Active, Self::Unconfirmed];
 
     /// The word on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Applying => "applying",
             Self::Active => "active",
             Self::Unconfirmed => "unconfirmed",
         }

@@ -51,13 +51,12 @@ impl Consent {
     pub(crate) async fn apply(&self, owner: &Owner, call: &Header<'_>) -> Answer {
         let answer = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            let waits = |question: &Question| {
+            open.retain(|_, question| {
                 let question = question.upgrade();
-                question.filter(|question| question.peek().is_none())
-            };
-            open.retain(|_, question| waits(question).is_some());
+                question.is_some_and(|question| question.peek().is_none())
+            });
             let key = (owner.clone(), interactive(call));
-            match open.get(&key).and_then(waits) {
+            match open.get(&key).and_then(WeakShared::upgrade) {
                 Some(question) => question,
                 None => {
                     let question = self.question(ACTION_APPLY, None, call)?.boxed().shared();

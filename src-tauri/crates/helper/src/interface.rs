@@ -76,25 +76,11 @@ impl Interface {
         Ok(to_wire(&removed))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a route's full identity")]
     async fn remove_stale(
         &self,
-        destination: &str,
-        gateway: &str,
-        device: &str,
-        table: u32,
-        metric: u32,
-        protocol: u8,
+        stale: Stale<'_>,
         #[zbus(header)] header: Header<'_>,
     ) -> Result<(), Refusal> {
-        let stale = Stale {
-            destination,
-            gateway,
-            device,
-            table,
-            metric,
-            protocol,
-        };
         self.0.remove_stale(&stale, &header).await
     }
 

@@ -4,7 +4,7 @@ use minitunnel_base::{ProfileName, Route};
 use serde::{Deserialize, Serialize};
 
 /// The version of the journal's format; another one is put aside, and its routes are removed.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 
 /// What is held, for whom: the registry of the helper that runs, and all that the next one knows of a dead one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub(crate) struct Journal {
     /// The last one that was given to a set of routes.
     pub(crate) generation: u64,
     pub(crate) records: Vec<Record>,
+    /// What a change that is under way, or was cut short, puts into its predecessor's place: any route of both may be in
+    /// the kernel.
+    pub(crate) applying: Option<Record>,
     /// Who may apply without being asked again.
     pub(crate) grants: BTreeSet<Owner>,
 }
@@ -23,6 +26,7 @@ impl Default for Journal {
             version: VERSION,
             generation: 0,
             records: Vec::new(),
+            applying: None,
             grants: BTreeSet::new(),
         }
     }
@@ -69,9 +73,7 @@ pub(crate) struct Record {
     pub(crate) generation: u64,
     pub(crate) since: SystemTime,
     pub(crate) routes: BTreeSet<Route>,
-    /// What was held before, where a transaction runs or was cut short: any of both may be in the kernel.
-    pub(crate) applying: Option<BTreeSet<Route>>,
-    /// What comes back unless the routes are confirmed; while a transaction runs, the guard of the set before.
+    /// What comes back unless the routes are confirmed.
     pub(crate) guard: Option<Guard>,
 }
 
@@ -85,12 +87,6 @@ pub(crate) struct Guard {
 }
 
 impl Record {
-    /// Every route of ours that may be in the kernel for it.
-    pub(crate) fn possible(&self) -> BTreeSet<Route> {
-        let before = self.applying.iter().flatten();
-        self.routes.iter().chain(before).copied().collect()
-    }
-
     pub(crate) fn is_of(&self, owner: &Owner, profile: &ProfileName) -> bool {
         self.client.owner == *owner && self.profile == *profile
     }
@@ -107,14 +103,16 @@ impl Journal {
     pub(crate) fn put(&mut self, record: Record) {
         self.records
             .retain(|old| !old.is_of(&record.client.owner, &record.profile));
-        if !record.possible().is_empty() {
+        if !record.routes.is_empty() {
             self.records.push(record);
         }
     }
 
-    /// Every route of ours that may be in the kernel for anybody.
-    pub(crate) fn possible(&self) -> BTreeSet<Route> {
-        self.records.iter().flat_map(Record::possible).collect()
+    /// Every route of ours that may be in the kernel for whom `which` picks.
+    pub(crate) fn possible(&self, which: impl Fn(&Record) -> bool) -> BTreeSet<Route> {
+        let records = self.records.iter().chain(&self.applying);
+        let picked = records.filter(|record| which(record));
+        picked.flat_map(|record| record.routes.clone()).collect()
     }
 
     /// When the next guarded set ends.

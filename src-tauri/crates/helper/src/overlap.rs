@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 use minitunnel_base::Route;
 use minitunnel_contract::{Obstacle, Overlap, Refusal};
-use minitunnel_kernel::{Entry, Kind, Lookup, MAIN_TABLE, Routes, stands_for_default};
+use minitunnel_kernel::{Entry, Kind, MAIN_TABLE, Routes, stands_for_default};
 
 use crate::{journal::Journal, transaction::Change};
 
@@ -41,10 +41,10 @@ pub(crate) fn refuse(
             true => Obstacle::Profile(record.profile.clone()),
             false => Obstacle::OtherUser,
         };
-        let entry = |route| (Entry::ours(&route), obstacle.clone());
-        record.possible().into_iter().map(entry).collect::<Vec<_>>()
+        let routes = record.routes.iter();
+        routes.map(move |route| (Entry::ours(route), obstacle.clone()))
     });
-    let known = journal.possible();
+    let known = journal.possible(|_| true);
     let entries = table.entries.iter().filter(|entry| {
         entry.hop <= 1
             && entry.kind != Kind::Group
@@ -60,7 +60,7 @@ pub(crate) fn refuse(
         .flat_map(|(entry, obstacle)| {
             in_the_way(entry.destination).map(move |ours| Overlap {
                 ours: *ours,
-                other: entry.describe(),
+                other: entry,
                 obstacle: obstacle.clone(),
             })
         });
@@ -76,7 +76,11 @@ fn detours(table: &Routes) -> impl Iterator<Item = Entry> {
     before.filter_map(|rule| {
         let destination = rule.part?;
         let Some(asked) = rule.table else {
-            return Some(Entry::dropped(destination));
+            return Some(Entry {
+                destination,
+                kind: Kind::Dropped,
+                ..Entry::default()
+            });
         };
         let default = table.entries.iter().find(|entry| {
             entry.table == asked
@@ -92,38 +96,27 @@ fn detours(table: &Routes) -> impl Iterator<Item = Entry> {
     })
 }
 
-/// Refuses what the kernel does with a packet that should take the route.
-pub(crate) fn refuse_detour(ours: &Route, way: &Lookup) -> Result<(), Refusal> {
-    let entry = Entry {
-        destination: way.to.into(),
-        gateway: way.gateway,
-        table: way.table,
-        // The answer does not tell who made the route: 0 is RTPROT_UNSPEC.
-        protocol: 0,
-        ..Entry::ours(ours)
-    };
+/// Refuses the way of a packet that should take the route.
+pub(crate) fn refuse_detour(ours: &Route, way: &Entry) -> Result<(), Refusal> {
     conflict(&[Overlap {
         ours: *ours,
-        other: entry.describe(),
+        // It does not tell who made the route: 0 is RTPROT_UNSPEC.
+        other: Entry {
+            protocol: 0,
+            ..*way
+        },
         obstacle: Obstacle::Detour,
     }])
 }
 
-/// The answer that carries every overlap.
+/// The answer that carries every overlap, for the client to explain.
 fn conflict(overlaps: &[Overlap]) -> Result<(), Refusal> {
     let Some(Overlap { ours, other, .. }) = overlaps.first() else {
         return Ok(());
     };
-    let gateway = other.gateway.map(|gateway| format!(" via {gateway}"));
-    let more = match overlaps.len() - 1 {
-        0 => String::new(),
-        more => format!(" ({more} more)"),
-    };
     let message = format!(
-        "{ours} overlaps {}{} of table {}{more}: remove that one, or choose another range",
-        other.destination,
-        gateway.unwrap_or_default(),
-        other.table,
+        "{ours} overlaps {} of table {}: remove that one, or choose another range",
+        other.destination, other.table
     );
     let json = serde_json::to_string(overlaps).unwrap_or_else(|_| "[]".to_owned());
     Err(Refusal::Conflict(message, json))

@@ -9,8 +9,8 @@ use minitunnel_contract::{Refusal, WireLease, to_wire};
 use crate::{
     journal::{Client, Journal, Owner, Record},
     system::System,
-    transaction::{Change, kernel, sentence, unwritten},
-    validate,
+    transaction::{Change, kernel, sentence},
+    validate::{LEASES_PER_USER, ROUTES_PER_USER},
 };
 
 /// The registry of leases, with the kernel's table under it. Everything that changes either goes through here, one
@@ -44,25 +44,8 @@ impl<S: System> Registry<S> {
             .grants
             .retain(|owner| alive.contains(owner));
         registry.end(|record| !alive.contains(&record.client.owner));
-        for mut record in registry.journal.records.clone() {
-            // Cut short: what was held before is held on, or nothing is.
-            let possible = record.possible();
-            let Some(before) = record.applying.take() else {
-                continue;
-            };
-            let back = Change {
-                client: record.client.clone(),
-                profile: record.profile.clone(),
-                after: before,
-                trial: None,
-            };
-            if registry.restore(&possible, &back).is_ok() {
-                record.routes = back.after;
-                registry.journal.put(record);
-            } else {
-                registry.end(|other| other.is_of(&record.client.owner, &record.profile));
-            }
-        }
+        // Cut short: what was held before is held on, or nothing is.
+        let _ = registry.undo(&BTreeSet::new());
         registry.save();
         registry
     }
@@ -79,11 +62,22 @@ impl<S: System> Registry<S> {
         let others = self.journal.records.iter().filter(|record| {
             record.client.uid == change.client.uid && !record.is_of(owner, profile)
         });
-        let others: Vec<usize> = others.map(|record| record.possible().len()).collect();
-        validate::room(
-            others.len() + 1,
-            others.iter().sum::<usize>() + change.after.len(),
-        )
+        let (mut leases, mut routes) = (1, change.after.len());
+        for other in others {
+            leases += 1;
+            routes += other.routes.len();
+        }
+        if leases > LEASES_PER_USER {
+            return Err(Refusal::LimitExceeded(format!(
+                "a user may have {LEASES_PER_USER} tunnels, and this is one more: end another first"
+            )));
+        }
+        if routes > ROUTES_PER_USER {
+            return Err(Refusal::LimitExceeded(format!(
+                "a user may have {ROUTES_PER_USER} routes, and with these it would be {routes}: end another tunnel first"
+            )));
+        }
+        Ok(())
     }
 
     /// Who else of the same user holds that profile.
@@ -97,17 +91,6 @@ impl<S: System> Registry<S> {
         holders.map(|record| record.client.clone()).collect()
     }
 
-    /// `Apply`, after the caller was found to be allowed. An empty set releases.
-    pub(crate) fn apply(&mut self, change: &Change) -> Result<u64, Refusal> {
-        let held = self.journal.record(&change.client.owner, &change.profile);
-        if !change.after.is_empty() {
-            self.room(change)?;
-        } else if held.is_none() {
-            return Ok(self.journal.generation);
-        }
-        self.change(change)
-    }
-
     /// `Confirm`: what waits for it stays.
     pub(crate) fn confirm(
         &mut self,
@@ -115,8 +98,8 @@ impl<S: System> Registry<S> {
         profile: &ProfileName,
         generation: u64,
     ) -> Result<(), Refusal> {
-        let was = self.journal.clone();
-        let mut own = self.journal.records.iter_mut();
+        let mut next = self.journal.clone();
+        let mut own = next.records.iter_mut();
         let held = own.find(|held| held.is_of(owner, profile) && held.generation == generation);
         let Some(record) = held else {
             return Err(Refusal::LeaseHeld(format!(
@@ -126,10 +109,7 @@ impl<S: System> Registry<S> {
         if record.guard.take().is_none() {
             return Ok(());
         }
-        self.system.save(&self.journal).map_err(|error| {
-            self.journal = was;
-            unwritten(&error)
-        })
+        self.commit(next)
     }
 
     /// Ends the guarded sets whose time is over: the one before comes back, and where that can't be, nothing is held.
@@ -174,10 +154,9 @@ impl<S: System> Registry<S> {
             // Root reads the journal anyway.
             let shown = uid == 0 || uid == client.uid;
             let profile = if shown { record.profile.as_str() } else { "" };
-            let state = match (&record.applying, &record.guard) {
-                (Some(_), _) => "applying",
-                (None, Some(_)) => "unconfirmed",
-                (None, None) => "active",
+            let state = match record.guard {
+                Some(_) => "unconfirmed",
+                None => "active",
             };
             let since = record.since.duration_since(UNIX_EPOCH).unwrap_or_default();
             (
@@ -196,7 +175,7 @@ impl<S: System> Registry<S> {
     /// `Cleanup`: removes every route with our tag that nobody holds. The journal does not know them.
     pub(crate) fn cleanup(&self) -> Result<BTreeSet<Route>, Refusal> {
         let table = self.system.routes().map_err(|error| kernel(&error))?;
-        let left = &table.ours() - &self.journal.possible();
+        let left = &table.ours() - &self.journal.possible(|_| true);
         self.system.remove(&left).map_err(|error| {
             Refusal::Kernel(format!("stale routes could not be removed: {error}"))
         })?;
@@ -219,22 +198,30 @@ impl<S: System> Registry<S> {
 
     /// Ends leases: their routes go, whatever else fails.
     pub(crate) fn end(&mut self, which: impl Fn(&Record) -> bool) {
-        let gone = self.journal.records.iter().filter(|record| which(record));
-        let gone = gone.flat_map(Record::possible).collect();
-        match self.system.remove(&gone) {
-            Ok(()) => self.journal.records.retain(|record| {
-                let ends = which(record);
-                if ends {
-                    record.client.log("its routes are removed");
+        match self.system.remove(&self.journal.possible(&which)) {
+            Ok(()) => {
+                self.journal.applying.take_if(|record| which(record));
+                for ended in self.journal.records.extract_if(.., |record| which(record)) {
+                    ended.client.log("its routes are removed");
                 }
-                !ends
-            }),
+            }
             Err(error) => {
                 eprintln!("minitunnel-helper: routes of an ended tunnel stay for now: {error}");
                 self.broken = true;
             }
         }
         self.save();
+    }
+
+    /// Writes what the journal is to be, and has it be that; where it can't be written nothing changes.
+    pub(crate) fn commit(&mut self, next: Journal) -> Result<(), Refusal> {
+        self.system.save(&next).map_err(|error| {
+            Refusal::JournalFailed(format!(
+                "nothing was changed, because the helper's journal can't be written: {error}"
+            ))
+        })?;
+        self.journal = next;
+        Ok(())
     }
 
     /// Writes the journal where an older one does no harm: it tells of what may be in the kernel, and is not.

@@ -28,7 +28,7 @@ pub(crate) struct Service {
     /// The calls in flight. Those that may ask the user are withdrawn by a `Release`, by their owner's death, and by the
     /// helper's end: each of them first withdraws and then takes the registry, so that whoever has the registry and is not
     /// withdrawn will be seen by them.
-    pub(crate) calls: watch::Sender<Vec<InFlight>>,
+    pub(crate) calls: watch::Sender<Vec<Arc<InFlight>>>,
 }
 
 /// How callers come in.
@@ -47,29 +47,29 @@ pub(crate) struct InFlight {
     profile: Option<ProfileName>,
     /// Whether the user may be asked; other calls only look, or are done at once.
     asks: bool,
-    withdrawn: Arc<watch::Sender<bool>>,
+    withdrawn: watch::Sender<bool>,
 }
 
 /// A call in flight, for itself: it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     service: &'a Service,
-    withdrawn: Arc<watch::Sender<bool>>,
+    this: Arc<InFlight>,
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        let is_this = |call: &InFlight| Arc::ptr_eq(&call.withdrawn, &self.withdrawn);
+        let is_other = |call: &Arc<InFlight>| !Arc::ptr_eq(call, &self.this);
         self.service
             .calls
-            .send_modify(|calls| calls.retain(|call| !is_this(call)));
+            .send_modify(|calls| calls.retain(is_other));
     }
 }
 
 impl Call<'_> {
     /// Waits for the user's answer, but not once the call is withdrawn.
     async fn ask(&self, answer: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
-        let mut withdrawn = self.withdrawn.subscribe();
+        let mut withdrawn = self.this.withdrawn.subscribe();
         tokio::select! {
             answer = answer => answer,
             _ = withdrawn.wait_for(|withdrawn| *withdrawn) => Err(dismissed()),
@@ -78,7 +78,7 @@ impl Call<'_> {
 
     /// Whether it was not withdrawn.
     fn still(&self) -> Result<(), Refusal> {
-        match *self.withdrawn.borrow() {
+        match *self.this.withdrawn.borrow() {
             true => Err(dismissed()),
             false => Ok(()),
         }
@@ -112,25 +112,24 @@ impl Service {
             Way::Peer(client) => client.owner.clone(),
             Way::Bus { bus, .. } => bus.owner(header.sender().ok_or_else(unknown)?),
         };
-        let same = |call: &&InFlight| call.owner == owner;
+        let same = |call: &&Arc<InFlight>| call.owner == owner;
         if self.calls.borrow().iter().filter(same).count() >= CALLS {
             return Err(Refusal::LimitExceeded(format!(
                 "more than {CALLS} calls at a time: wait for an answer"
             )));
         }
-        let withdrawn = Arc::new(watch::Sender::new(false));
+        let this = Arc::new(InFlight {
+            owner,
+            profile: profile.cloned(),
+            asks,
+            withdrawn: watch::Sender::new(false),
+        });
+        self.calls
+            .send_modify(|calls| calls.push(Arc::clone(&this)));
         let call = Call {
             service: self,
-            withdrawn: Arc::clone(&withdrawn),
+            this,
         };
-        self.calls.send_modify(|calls| {
-            calls.push(InFlight {
-                owner,
-                profile: profile.cloned(),
-                asks,
-                withdrawn,
-            });
-        });
         let client = match &self.way {
             Way::Peer(client) => client.clone(),
             Way::Bus { bus, .. } => bus.client(header.sender().ok_or_else(unknown)?).await?,
@@ -196,9 +195,12 @@ impl Service {
     ) -> Result<(), Refusal> {
         let (call, _) = self.enter(header, true, None).await?;
         // Nobody is asked for what can't be done.
-        let (route, _) = stale.find()?;
+        stale.find()?;
         if let Way::Bus { consent, .. } = &self.way {
-            let about = format!("{route} on {}", stale.device);
+            let about = format!(
+                "{} via {} on {}",
+                stale.destination, stale.gateway, stale.device
+            );
             call.ask(consent.remove_stale(&about, header)).await?;
         }
         call.still()?;
@@ -213,7 +215,7 @@ impl Service {
 
     /// Whether anybody holds something, or asks for it.
     pub(crate) fn is_needed(&self) -> bool {
-        let asks = |call: &InFlight| call.asks && !*call.withdrawn.borrow();
+        let asks = |call: &Arc<InFlight>| call.asks && !*call.withdrawn.borrow();
         // Whoever has the other end of a socket does as long as it lives.
         matches!(self.way, Way::Peer(_))
             || self.calls.borrow().iter().any(asks)
@@ -222,7 +224,7 @@ impl Service {
 
     /// Takes questions to the user back.
     pub(crate) fn withdraw(&self, which: impl Fn(&Owner, Option<&ProfileName>) -> bool) {
-        let asked = |call: &&InFlight| which(&call.owner, call.profile.as_ref());
+        let asked = |call: &&Arc<InFlight>| which(&call.owner, call.profile.as_ref());
         for call in self.calls.borrow().iter().filter(asked) {
             call.withdrawn.send_replace(true);
         }

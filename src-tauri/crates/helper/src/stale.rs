@@ -1,8 +1,9 @@
 //! The one foreign route that is ever removed: what a dead `minikube tunnel` left, after the user was asked for it.
 
-use minitunnel_base::Route;
 use minitunnel_contract::Refusal;
 use minitunnel_kernel::{self as kernel, Entry};
+use serde::Deserialize;
+use zbus::Type;
 
 use crate::{transaction, validate};
 
@@ -11,7 +12,7 @@ use crate::{transaction, validate};
 const BOOT: u8 = 3;
 
 /// A route as the caller names it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize, Type)]
 pub(crate) struct Stale<'a> {
     pub(crate) destination: &'a str,
     pub(crate) gateway: &'a str,
@@ -22,19 +23,17 @@ pub(crate) struct Stale<'a> {
 }
 
 impl Stale<'_> {
-    /// The entry of that name, if it is of the form in which `minikube tunnel` makes routes.
-    fn read(&self) -> Result<(Route, Entry), Refusal> {
+    /// The entry of that name, but for its device, if it is of the form in which `minikube tunnel` makes routes.
+    fn read(&self) -> Result<Entry, Refusal> {
         let routes = validate::routes(&[(self.destination, self.gateway)])?;
-        let entry = routes.first().map(|route| (*route, Entry::ours(route)));
-        match entry {
-            Some((route, usual))
-                if (usual.table, usual.metric) == (self.table, self.metric)
-                    && self.protocol == BOOT =>
-            {
-                let protocol = self.protocol;
-                Ok((route, Entry { protocol, ..usual }))
-            }
-            _ => Err(Refusal::InvalidRoute(
+        let named = (self.table, self.metric, self.protocol);
+        let usual = routes.first().map(Entry::ours);
+        match usual.filter(|usual| (usual.table, usual.metric, BOOT) == named) {
+            Some(usual) => Ok(Entry {
+                protocol: BOOT,
+                ..usual
+            }),
+            None => Err(Refusal::InvalidRoute(
                 "this is no route as `minikube tunnel` makes it: remove it where it was set"
                     .to_owned(),
             )),
@@ -42,21 +41,22 @@ impl Stale<'_> {
     }
 
     /// Exactly that route, if it is there.
-    pub(crate) fn find(&self) -> Result<(Route, Entry), Refusal> {
-        let (route, mut entry) = self.read()?;
+    pub(crate) fn find(&self) -> Result<Entry, Refusal> {
+        let mut entry = self.read()?;
         entry.link = kernel::link_index(self.device).unwrap_or_default();
         let table = kernel::routes().map_err(|error| transaction::kernel(&error))?;
         if entry.link == 0 || !table.entries.contains(&entry) {
             return Err(Refusal::InvalidRoute(format!(
-                "the route {route} is not there, or is not as it was named: look again"
+                "the route to {} is not there, or is not as it was named: look again",
+                entry.destination
             )));
         }
-        Ok((route, entry))
+        Ok(entry)
     }
 
     /// Removes it.
     pub(crate) fn remove(&self) -> Result<(), Refusal> {
-        let (_, entry) = self.find()?;
+        let entry = self.find()?;
         kernel::remove(|other| *other == entry).map_err(|error| transaction::kernel(&error))
     }
 }

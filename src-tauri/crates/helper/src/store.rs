@@ -13,6 +13,7 @@ use rustix::fs::OFlags;
 use crate::{
     error::ServeError,
     journal::{Journal, VERSION},
+    system::System,
 };
 
 /// Where the helper's state is: it lives as long as the routes do, and nobody but root can write there.
@@ -87,9 +88,11 @@ impl StateDir {
             renamed.map_or_else(|error| error.to_string(), |()| "done".to_owned()),
         );
     }
+}
 
-    /// Replaces the journal, all or nothing. It need not outlive the machine's end, as no route does.
-    pub(crate) fn write(&self, journal: &Journal) -> io::Result<()> {
+impl System for StateDir {
+    /// It need not outlive the machine's end, as no route does.
+    fn save(&self, journal: &Journal) -> io::Result<()> {
         let new = self.path.join("journal.json.new");
         let mut replaced = OpenOptions::new();
         let replaced = replaced.write(true).create(true).truncate(true);
@@ -185,25 +188,26 @@ mod tests {
             bus: "0123".to_owned(),
             name: ":1.42".to_owned(),
         };
+        let record = Record {
+            client: Client {
+                owner: owner.clone(),
+                uid: 1000,
+                pid: 42,
+                started: 99,
+            },
+            profile: "minikube".parse().unwrap(),
+            generation: 7,
+            since: UNIX_EPOCH,
+            routes: routes.clone(),
+            guard: Some(Guard {
+                before: routes.clone(),
+                until: UNIX_EPOCH,
+            }),
+        };
         Journal {
             generation: 7,
-            records: vec![Record {
-                client: Client {
-                    owner: owner.clone(),
-                    uid: 1000,
-                    pid: 42,
-                    started: 99,
-                },
-                profile: "minikube".parse().unwrap(),
-                generation: 7,
-                since: UNIX_EPOCH,
-                routes: routes.clone(),
-                applying: Some(routes.clone()),
-                guard: Some(Guard {
-                    before: routes.clone(),
-                    until: UNIX_EPOCH,
-                }),
-            }],
+            records: vec![record.clone()],
+            applying: Some(record),
             grants: [owner].into(),
             ..Journal::default()
         }
@@ -214,7 +218,7 @@ mod tests {
         let (_root, path) = folder();
         let dir = StateDir::take(&path).unwrap();
         assert_eq!(dir.load().unwrap(), Journal::default());
-        dir.write(&example()).unwrap();
+        dir.save(&example()).unwrap();
         drop(dir);
         let next = StateDir::take(&path).unwrap();
         assert_eq!(next.load().unwrap(), example());
@@ -224,7 +228,7 @@ mod tests {
     fn the_folder_and_the_journal_are_roots_alone() {
         let (_root, path) = folder();
         let dir = StateDir::take(&path).unwrap();
-        dir.write(&example()).unwrap();
+        dir.save(&example()).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&path), 0o700);
         assert_eq!(mode(&path.join("journal.json")), 0o600);
@@ -283,7 +287,7 @@ mod tests {
             "",
             "{",
             "[]",
-            "{\"version\":1,\"generation\":0,\"records\":[],\"grants\":[]}",
+            "{\"version\":1,\"generation\":0,\"records\":[],\"applying\":null,\"grants\":[]}",
         ] {
             let (_root, path) = folder();
             let dir = StateDir::take(&path).unwrap();

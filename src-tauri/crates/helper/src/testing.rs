@@ -8,7 +8,7 @@ use std::{
 };
 
 use minitunnel_base::{ProfileName, Route};
-use minitunnel_kernel::{Entry, Error, Kind, LOCAL_TABLE, Lookup, MAIN_TABLE, Routes, Rule};
+use minitunnel_kernel::{Entry, Error, Kind, LOCAL_TABLE, MAIN_TABLE, Routes, Rule};
 
 use crate::{
     journal::{Client, Journal, Owner},
@@ -153,7 +153,7 @@ impl Inner {
         }
     }
 
-    fn lookup(&self, to: IpAddr) -> Lookup {
+    fn lookup(&self, to: IpAddr) -> Entry {
         let best = self
             .entries
             .iter()
@@ -161,12 +161,9 @@ impl Inner {
             // The table of this machine's own addresses is asked first.
             .max_by_key(|entry| (entry.table == LOCAL_TABLE, entry.destination.prefix_len()))
             .unwrap();
-        Lookup {
-            to,
-            gateway: best.gateway,
-            link: best.link,
-            table: best.table,
-            kind: best.kind,
+        Entry {
+            destination: to.into(),
+            ..*best
         }
     }
 
@@ -215,7 +212,7 @@ impl System for World {
         })
     }
 
-    fn lookup(&self, to: IpAddr, _uid: u32) -> Result<Lookup, Error> {
+    fn lookup(&self, to: IpAddr, _uid: u32) -> Result<Entry, Error> {
         self.inner().or_fail(|inner| Ok(inner.lookup(to)))
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    io,
     net::IpAddr,
     time::{Duration, SystemTime},
 };
@@ -12,7 +11,7 @@ use minitunnel_contract::Refusal;
 use minitunnel_kernel::{Error, Kind, Routes};
 
 use crate::{
-    journal::{Client, Guard, Record},
+    journal::{Client, Guard, Journal, Record},
     overlap,
     registry::Registry,
     system::System,
@@ -30,65 +29,55 @@ pub(crate) struct Change {
 }
 
 impl<S: System> Registry<S> {
-    /// Makes the change, or says why not, and then everything is as it was; where that can't be, the lease ends.
+    /// `Apply`, after the caller was found to be allowed; an empty set releases. Makes the change, or says why not, and then
+    /// everything is as it was; where that can't be, the lease ends.
     ///
     /// The order: dump, overlaps, journal, add, dump and look up again, delete, journal.
-    pub(crate) fn change(&mut self, change: &Change) -> Result<u64, Refusal> {
+    pub(crate) fn apply(&mut self, change: &Change) -> Result<u64, Refusal> {
         let held = self.journal.record(&change.client.owner, &change.profile);
+        if held.is_none() && change.after.is_empty() {
+            return Ok(self.journal.generation);
+        }
         let (before, guard) = held.map_or_else(Default::default, |held| {
             (held.routes.clone(), held.guard.clone())
         });
+        self.room(change)?;
         let table = self.system.routes().map_err(|error| kernel(&error))?;
         let new = &change.after - &(&before & &table.ours());
         overlap::refuse(&table, change, &new, &self.journal)?;
         self.check_gateways(change)?;
 
-        // The journal to which everything returns.
-        let was = self.journal.clone();
-        self.journal.generation += 1;
         let mut record = Record {
             client: change.client.clone(),
             profile: change.profile.clone(),
-            generation: self.journal.generation,
+            generation: self.journal.generation + 1,
             since: SystemTime::now(),
             routes: change.after.clone(),
-            applying: Some(before.clone()),
-            // A helper that is killed now leaves the set before, and its guard.
-            guard: guard.clone(),
+            guard: None,
         };
-        self.journal.put(record.clone());
-        if let Err(error) = self.system.save(&self.journal) {
-            self.journal = was;
-            return Err(unwritten(&error));
-        }
+        self.commit(Journal {
+            applying: Some(record.clone()),
+            ..self.journal.clone()
+        })?;
         let done = self.forward(change, &before, &table).and_then(|()| {
-            record.applying = None;
             // It returns to the last set that was not itself on trial.
             record.guard = change.trial.map(|trial| Guard {
                 before: guard.map_or_else(|| before.clone(), |guard| guard.before),
                 until: SystemTime::now() + trial,
             });
-            self.journal.put(record.clone());
-            self.system
-                .save(&self.journal)
-                .map_err(|error| unwritten(&error))
+            let mut next = self.journal.clone();
+            next.generation = record.generation;
+            next.applying = None;
+            next.put(record);
+            self.commit(next)
         });
         let Err(refusal) = done else {
             let held = change.after.len();
             change.client.log(&format!("{held} routes held"));
             return Ok(self.journal.generation);
         };
-        let possible = &before | &change.after;
-        let back = Change {
-            after: &before & &table.ours(),
-            ..change.clone()
-        };
-        let undone = self.restore(&possible, &back);
-        self.journal = was;
-        if let Err(error) = undone {
-            record.applying = Some(before);
-            self.journal.put(record);
-            self.end(|record| record.is_of(&change.client.owner, &change.profile));
+        // What another program had removed before does not come back.
+        if let Err(error) = self.undo(&(&before - &table.ours())) {
             let now = match self.broken {
                 true => "stay until the next helper, which tries again to remove them",
                 false => "are removed: start it again",
@@ -105,13 +94,32 @@ impl<S: System> Registry<S> {
         Err(refusal)
     }
 
-    /// Makes the kernel have a set of before, and nothing else of what is `possible`; what is missing comes back only where
+    /// Takes back the change that is under way or was cut short: the set before is held on, but for what is `lost`, or,
+    /// where that can't be, nothing is.
+    pub(crate) fn undo(&mut self, lost: &BTreeSet<Route>) -> Result<(), Refusal> {
+        let Some(applying) = self.journal.applying.take() else {
+            return Ok(());
+        };
+        let is_same = |record: &Record| record.is_of(&applying.client.owner, &applying.profile);
+        let back = Change {
+            client: applying.client.clone(),
+            profile: applying.profile.clone(),
+            after: &self.journal.possible(is_same) - lost,
+            trial: None,
+        };
+        let undone = self.restore(&applying.routes, &back);
+        if undone.is_err() {
+            self.journal.applying = Some(applying.clone());
+            self.end(is_same);
+        }
+        undone
+    }
+
+    /// Makes the kernel have a set of before instead of the one that was `tried`; what is missing comes back only where
     /// nothing has come in its way.
-    pub(crate) fn restore(&self, possible: &BTreeSet<Route>, back: &Change) -> Result<(), Refusal> {
+    fn restore(&self, tried: &BTreeSet<Route>, back: &Change) -> Result<(), Refusal> {
         let failed = |error: Error| Refusal::Kernel(error.to_string());
-        self.system
-            .remove(&(possible - &back.after))
-            .map_err(failed)?;
+        self.system.remove(&(tried - &back.after)).map_err(failed)?;
         let table = self.system.routes().map_err(failed)?;
         let missing = &back.after - &table.ours();
         if !missing.is_empty() {
@@ -198,13 +206,6 @@ impl<S: System> Registry<S> {
 /// The words of a refusal, without its name on the bus.
 pub(crate) fn sentence(refusal: &Refusal) -> &str {
     zbus::DBusError::description(refusal).unwrap_or_default()
-}
-
-/// Nothing was changed, because nothing could be written down.
-pub(crate) fn unwritten(error: &io::Error) -> Refusal {
-    Refusal::JournalFailed(format!(
-        "nothing was changed, because the helper's journal can't be written: {error}"
-    ))
 }
 
 /// Nothing was changed, because the kernel can't be asked.

@@ -74,21 +74,6 @@ pub(crate) fn options(options: &HashMap<&str, Number>) -> Result<Option<Duration
     Ok(trial)
 }
 
-/// Checks that a user may have so many leases and routes.
-pub(crate) fn room(leases: usize, routes: usize) -> Result<(), Refusal> {
-    if leases > LEASES_PER_USER {
-        return Err(Refusal::LimitExceeded(format!(
-            "a user may have {LEASES_PER_USER} tunnels, and this is one more: end another first"
-        )));
-    }
-    if routes > ROUTES_PER_USER {
-        return Err(Refusal::LimitExceeded(format!(
-            "a user may have {ROUTES_PER_USER} routes, and with these it would be {routes}: end another tunnel first"
-        )));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use minitunnel_contract::WireRoute;

@@ -1,6 +1,8 @@
 use std::{io, net::IpAddr};
 
 use minitunnel_base::Route;
+use netlink_packet_core::DecodeError;
+use rustix::io::Errno;
 
 /// What went wrong with the routing table.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +22,10 @@ pub enum Error {
     NoRoute(IpAddr),
     /// The kernel refused for another reason.
     #[error("the kernel refused: {0}")]
-    Refused(#[from] io::Error),
+    Refused(#[from] Errno),
     /// A message of the kernel's can't be read. What is not understood is never ignored: it could be a conflict.
     #[error("the kernel's answer can't be read: {0}")]
-    Malformed(&'static str),
+    Malformed(#[from] DecodeError),
     /// The table kept changing while it was read.
     #[error("the routing table kept changing while it was read; try again")]
     Restless,

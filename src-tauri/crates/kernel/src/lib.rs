@@ -12,13 +12,8 @@ mod table;
 
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub use netlink::{
-    GET_ADDRESS, GET_LINK, GET_ROUTE, GET_RULE, INET, INET6, add, dump, link_index, lookup, remove,
-    routes,
-};
-#[cfg(target_os = "linux")]
-pub use read::{Attributes, entries, ip, u32_at};
-pub use table::{Entry, Kind, Lookup, Routes, Rule, overlap, stands_for_default};
+pub use netlink::{add, dump, dump_entries, link_index, lookup, remove, routes};
+pub use table::{Entry, Kind, Routes, Rule, stands_for_default};
 
 /// The `rtm_protocol` of our routes, by which everybody can tell them from others' (`rtnetlink(7)`).
 pub const PROTOCOL: u8 = 109;

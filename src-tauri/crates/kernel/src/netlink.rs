@@ -2,11 +2,21 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use ipnet::IpNet;
 use minitunnel_base::Route;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE,
+    NLMSG_ERROR, NetlinkBuffer, NetlinkMessage, parse_i32,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Request,
+    route::{RouteAttribute, RouteFlags, RouteMessage, RouteType},
+    rule::RuleMessage,
+};
 use rustix::{
     io::{Errno, retry_on_intr},
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketType, connect,
+        self, RecvFlags, SendFlags, SocketType, connect,
         netdevice::name_to_index,
         netlink::SocketAddrNetlink,
         recv, send, socket,
@@ -15,39 +25,9 @@ use rustix::{
 };
 
 use crate::{
-    Entry, Error, Lookup, Routes,
-    read::{Message, entries, lookup_answer, rule},
+    Entry, Error, Routes,
+    read::{entries, route, rule},
 };
-
-/// `AF_INET`.
-pub const INET: u8 = 2;
-/// `AF_INET6`.
-pub const INET6: u8 = 10;
-
-/// `RTM_GETLINK`.
-pub const GET_LINK: u16 = 18;
-/// `RTM_GETADDR`.
-pub const GET_ADDRESS: u16 = 22;
-/// `RTM_GETROUTE`.
-pub const GET_ROUTE: u16 = 26;
-/// `RTM_GETRULE`.
-pub const GET_RULE: u16 = 34;
-const NEW_ROUTE: u16 = 24;
-const DELETE_ROUTE: u16 = 25;
-
-// Flags of a request (`linux/netlink.h`).
-const REQUEST: u16 = 1;
-const ACKNOWLEDGE: u16 = 4;
-const DUMP: u16 = 0x300;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-
-/// `NLM_F_DUMP_INTR`: what was told changed while it was being told.
-const INTERRUPTED: u16 = 0x10;
-/// `NLMSG_ERROR`, which also says that all went well.
-const ERROR: u16 = 2;
-/// `NLMSG_DONE`.
-const DONE: u16 = 3;
 
 /// For one answer: the kernel answers at once, if at all.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -59,12 +39,22 @@ const DATAGRAM: usize = 64 * 1024;
 /// Reads the routes of both families, and the policy rules.
 pub fn routes() -> Result<Routes, Error> {
     let mut all = Routes::default();
-    for family in [INET, INET6] {
-        all.entries.extend(dump(GET_ROUTE, family, entries)?);
-        all.rules.extend(dump(GET_RULE, family, rule)?);
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        all.entries.extend(dump_entries(family)?);
+        let mut message = RuleMessage::default();
+        message.header.family = family;
+        all.rules
+            .extend(dump(Request::GetRule(message), family, rule)?);
     }
     all.entries.sort_unstable();
     Ok(all)
+}
+
+/// Reads the routes of one family.
+pub fn dump_entries(family: AddressFamily) -> Result<Vec<Entry>, Error> {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family;
+    dump(Request::GetRoute(message), family, entries)
 }
 
 /// Adds a route to table main, with our tag; never replaces one.
@@ -72,16 +62,15 @@ pub fn routes() -> Result<Routes, Error> {
 /// [`Error::Exists`] where the destination has a route of the same metric, whatever its gateway and owner: to move a
 /// destination to another gateway, remove it first.
 pub fn add(route: &Route) -> Result<(), Error> {
-    let message = route_message(&Entry::ours(route));
-    let flags = ACKNOWLEDGE | CREATE | EXCLUSIVE;
-    exchange(NEW_ROUTE, flags, &message, |_| Ok(())).map_err(|error| match errno(&error) {
-        Some(Errno::EXIST) => Error::Exists(*route),
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
+    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+    let added = change(Request::NewRoute, flags, &Entry::ours(route));
+    added.map_err(|error| match error {
+        Error::Refused(Errno::EXIST) => Error::Exists(*route),
+        Error::Refused(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
             Error::GatewayUnreachable(*route)
         }
-        _ => error,
-    })?;
-    Ok(())
+        error => error,
+    })
 }
 
 /// Removes the entries of one next hop that `which` picks, by their full identity; afterwards, there are none.
@@ -90,22 +79,38 @@ pub fn add(route: &Route) -> Result<(), Error> {
 /// has just shown is removed, where it is the first one to match.
 pub fn remove(which: impl Fn(&Entry) -> bool) -> Result<(), Error> {
     for entry in routes()?.entries.iter().filter(|entry| which(entry)) {
-        match exchange(DELETE_ROUTE, ACKNOWLEDGE, &route_message(entry), |_| Ok(())) {
-            Err(error) if errno(&error) != Some(Errno::SRCH) => return Err(error),
-            _ => {}
+        match change(Request::DelRoute, NLM_F_ACK, entry) {
+            Ok(()) | Err(Error::Refused(Errno::SRCH)) => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
 }
 
+/// Has the kernel change an entry, which is named by all that identifies it.
+fn change(kind: fn(RouteMessage) -> Request, flags: u16, entry: &Entry) -> Result<(), Error> {
+    let mut message = message(entry.destination);
+    message.header.protocol = entry.protocol.into();
+    message.header.kind = RouteType::Unicast;
+    let told = &mut message.attributes;
+    // In the header it would have eight bits.
+    told.push(RouteAttribute::Table(entry.table));
+    told.push(RouteAttribute::Priority(entry.metric));
+    let gateway = entry.gateway.map(Into::into);
+    told.extend(gateway.map(RouteAttribute::Gateway));
+    told.extend((entry.link != 0).then_some(RouteAttribute::Oif(entry.link)));
+    exchange(kind(message), flags, |_| Ok(())).map(drop)
+}
+
 /// The index of a device.
 pub fn link_index(device: &str) -> Option<u32> {
-    let any = socket(AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
+    let any = socket(net::AddressFamily::UNIX, SocketType::DGRAM, None).ok()?;
     name_to_index(any, device).ok()
 }
 
-/// Asks which way an ordinary packet of that user's would go, rules and all tables considered.
-pub fn lookup(to: IpAddr, uid: u32) -> Result<Lookup, Error> {
+/// Asks which way an ordinary packet of that user's would go, rules and all tables considered: an entry for that address
+/// alone, which does not tell who made the route.
+pub fn lookup(to: IpAddr, uid: u32) -> Result<Entry, Error> {
     let (way, source) = ask(to, uid, None)?;
     // The kernel looks again, too (`ip_route_connect`): a rule may send the source that was picked elsewhere.
     match source {
@@ -114,56 +119,53 @@ pub fn lookup(to: IpAddr, uid: u32) -> Result<Lookup, Error> {
     }
 }
 
-fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Lookup, Option<IpAddr>), Error> {
-    /// `RTM_F_LOOKUP_TABLE`: tell the table that answers.
-    const TELL_TABLE: u32 = 0x1000;
-    let bits = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-    let mut message = vec![family(to), bits(to), from.map_or(0, bits), 0, 0, 0, 0, 0];
-    message.extend(TELL_TABLE.to_ne_bytes());
-    // RTA_DST, RTA_SRC, RTA_UID
-    attribute(&mut message, 1, &octets(to));
-    if let Some(from) = from {
-        attribute(&mut message, 2, &octets(from));
-    }
-    attribute(&mut message, 25, &uid.to_ne_bytes());
-    let mut answer = None;
-    exchange(GET_ROUTE, 0, &message, |payload| {
-        answer = Some(lookup_answer(to, payload)?);
+fn ask(to: IpAddr, uid: u32, from: Option<IpAddr>) -> Result<(Entry, Option<IpAddr>), Error> {
+    let mut message = message(to.into());
+    message.header.flags = RouteFlags::LookupTable;
+    let source = from.map(IpNet::from);
+    message.header.source_prefix_length = source.map_or(0, |source| source.prefix_len());
+    message.attributes.push(RouteAttribute::Uid(uid));
+    let source = from.map(Into::into);
+    message
+        .attributes
+        .extend(source.map(RouteAttribute::Source));
+    let mut heard = None;
+    let asked = exchange(Request::GetRoute(message), 0, |payload| {
+        let way = route(payload)?;
+        heard = Some((way.entry, way.source));
         Ok(())
-    })
-    .map_err(|error| match errno(&error) {
+    });
+    asked.map_err(|error| match error {
         // The last two are the answers of a prohibit and of a blackhole route.
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL) => {
+        Error::Refused(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL) => {
             Error::NoRoute(to)
         }
-        _ => error,
+        error => error,
     })?;
-    answer.ok_or(Error::Malformed("a lookup without a route"))
+    heard.ok_or_else(|| Error::Malformed("a lookup without a route".into()))
 }
 
-/// Dumps what a kind of request asks for, again while the kernel marks it as interrupted; `read` takes each message.
+/// Dumps what a request asks for, of a family or of all, again while the kernel marks it as interrupted; `read` takes each
+/// message.
 pub fn dump<T>(
-    kind: u16,
-    family: u8,
+    request: Request,
+    family: AddressFamily,
     read: impl Fn(&[u8], &mut Vec<T>) -> Result<(), Error>,
 ) -> Result<Vec<T>, Error> {
-    // The longest of the headers (`struct ifinfomsg`); each begins with the family.
-    let mut message = [0; 16];
-    message[0] = family;
     for _ in 0..TRIES {
         let mut all = Vec::new();
-        let told = exchange(kind, DUMP, &message, |payload| {
-            // A kernel without IPv6 tells of IPv4 instead.
-            if family == 0 || payload.first() == Some(&family) {
+        let told = exchange(request.clone(), NLM_F_DUMP, |payload| {
+            // A kernel without IPv6 tells of IPv4 instead. Each message begins with its family.
+            let is_asked = payload.first() == Some(&family.into());
+            if is_asked || family == AddressFamily::Unspec {
                 read(payload, &mut all)?;
             }
             Ok(())
         });
         match told {
-            Ok(interrupted) if interrupted => {}
-            Ok(_) => return Ok(all),
+            Ok(true) => {}
             // A kernel without IPv6 has no tables of it.
-            Err(error) if matches!(errno(&error), Some(Errno::OPNOTSUPP | Errno::AFNOSUPPORT)) => {
+            Ok(false) | Err(Error::Refused(Errno::OPNOTSUPP | Errno::AFNOSUPPORT)) => {
                 return Ok(all);
             }
             Err(error) => return Err(error),
@@ -174,87 +176,133 @@ pub fn dump<T>(
 
 /// Sends a request, and hands on the payload of each answer; true if they don't belong together.
 fn exchange(
-    kind: u16,
+    request: Request,
     flags: u16,
-    payload: &[u8],
     mut hear: impl FnMut(&[u8]) -> Result<(), Error>,
 ) -> Result<bool, Error> {
     let failed = |error: Errno| Error::Open(error.into());
     // No protocol's number is 0, NETLINK_ROUTE.
-    let kernel = socket(AddressFamily::NETLINK, SocketType::RAW, None).map_err(failed)?;
+    let kernel = socket(net::AddressFamily::NETLINK, SocketType::RAW, None).map_err(failed)?;
     set_socket_timeout(&kernel, Timeout::Recv, Some(DEADLINE)).map_err(failed)?;
     // A connected socket hears nobody but the kernel.
     connect(&kernel, &SocketAddrNetlink::new(0, 0)).map_err(failed)?;
-    let request = Message::request(kind, REQUEST | flags, payload)?;
-    send(&kernel, &request, SendFlags::empty()).map_err(failed)?;
+    // A fresh socket has one request, so it needs no number.
+    let mut request = NetlinkMessage::from(request);
+    request.header.flags = NLM_F_REQUEST | flags;
+    request.finalize();
+    let mut bytes = vec![0; request.buffer_len()];
+    request.serialize(&mut bytes);
+    send(&kernel, &bytes, SendFlags::empty()).map_err(failed)?;
 
     let mut interrupted = false;
     let mut buffer = vec![0; DATAGRAM];
     loop {
         let heard = retry_on_intr(|| recv(&kernel, &mut buffer[..], RecvFlags::empty()));
         let (length, _) = heard.map_err(failed)?;
-        let mut datagram = &buffer[..length];
-        while !datagram.is_empty() {
-            let message = Message::read(&mut datagram)?;
-            // Also the last message may be the one that carries it.
-            interrupted |= message.flags & INTERRUPTED != 0;
-            match message.kind {
-                // A dump that ends badly says so in its last message, too.
-                ERROR | DONE => return message.result().map(|()| interrupted),
-                _ => hear(message.payload)?,
-            }
-            if flags == 0 {
-                return Ok(false);
-            }
+        let ended = each(&buffer[..length], &mut interrupted, &mut hear)?;
+        // What is neither a change nor a dump has one answer.
+        if ended || flags == 0 {
+            return Ok(interrupted);
         }
     }
 }
 
-/// `struct rtmsg` of an entry and its attributes: all that identifies it.
-fn route_message(entry: &Entry) -> Vec<u8> {
-    /// `RTN_UNICAST`.
-    const UNICAST: u8 = 1;
-    let (net, protocol) = (entry.destination, entry.protocol);
-    let (family, length) = (family(net.addr()), net.prefix_len());
-    // The table is an attribute, as here it has eight bits.
-    let mut message = vec![family, length, 0, 0, 0, protocol, 0, UNICAST];
-    message.extend(0_u32.to_ne_bytes());
-    // RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_TABLE
-    attribute(&mut message, 1, &octets(net.addr()));
-    if entry.link != 0 {
-        attribute(&mut message, 4, &entry.link.to_ne_bytes());
+/// Hands on the payload of each message of a datagram; true behind the last one of an answer, which says how it went.
+fn each(
+    mut datagram: &[u8],
+    interrupted: &mut bool,
+    hear: &mut impl FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<bool, Error> {
+    while !datagram.is_empty() {
+        let message = NetlinkBuffer::new_checked(datagram)?;
+        // Also the last message may be the one that carries it.
+        *interrupted |= message.flags() & NLM_F_DUMP_INTR != 0;
+        match message.message_type() {
+            // A dump that ends badly says so in its last message, too.
+            NLMSG_ERROR | NLMSG_DONE => {
+                let number = message.payload().get(..4).unwrap_or_default();
+                return match parse_i32(number)? {
+                    0 => Ok(true),
+                    error => Err(Errno::from_raw_os_error(error.saturating_neg()).into()),
+                };
+            }
+            _ => hear(message.payload())?,
+        }
+        // Messages are aligned to four bytes.
+        let next = message.length().next_multiple_of(4) as usize;
+        datagram = datagram.get(next..).unwrap_or_default();
     }
-    if let Some(gateway) = entry.gateway {
-        attribute(&mut message, 5, &octets(gateway));
-    }
-    attribute(&mut message, 6, &entry.metric.to_ne_bytes());
-    attribute(&mut message, 15, &entry.table.to_ne_bytes());
+    Ok(false)
+}
+
+/// A message about the routes to a network.
+fn message(network: IpNet) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = match network {
+        IpNet::V4(_) => AddressFamily::Inet,
+        IpNet::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.destination_prefix_length = network.prefix_len();
+    let destination = RouteAttribute::Destination(network.addr().into());
+    message.attributes.push(destination);
     message
 }
 
-/// Appends a `struct nlattr`; what comes here is aligned.
-fn attribute(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    // Its own four bytes, and at most the 16 of an address.
-    let length = 4 + value.len() as u16;
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(value);
-}
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{Emitable, NetlinkHeader};
 
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
+    use super::*;
+
+    /// A message of netlink's.
+    fn message(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header.flags = flags;
+        header.length = 16 + payload.len() as u32;
+        let mut bytes = vec![0; 16];
+        header.emit(&mut bytes);
+        [&bytes, payload].concat()
     }
-}
 
-fn family(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { INET } else { INET6 }
-}
+    /// Reads a datagram: the payloads, and whether the last message of an answer has come.
+    fn read(datagram: &[u8]) -> Result<(Vec<Vec<u8>>, bool), Error> {
+        let mut heard = Vec::new();
+        let mut hear = |payload: &[u8]| {
+            heard.push(payload.to_vec());
+            Ok(())
+        };
+        let ended = each(datagram, &mut false, &mut hear)?;
+        Ok((heard, ended))
+    }
 
-fn errno(error: &Error) -> Option<Errno> {
-    match error {
-        Error::Refused(error) => Errno::from_io_error(error),
-        _ => None,
+    #[test]
+    fn each_message_of_a_datagram_is_read_and_nothing_that_is_cut_off() {
+        let message = |payload: &[u8]| message(24, 7, payload);
+        let datagram = [message(b"aaaa"), message(b"bbbb")].concat();
+        let payloads = [b"aaaa".to_vec(), b"bbbb".to_vec()].to_vec();
+        assert_eq!(read(&datagram).unwrap(), (payloads, false));
+        let whole = message(b"aaaa");
+        for cut in 1..whole.len() {
+            assert!(read(&whole[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_mark_of_an_interruption_is_heard_of_any_message() {
+        for kind in [24, NLMSG_DONE] {
+            let (marked, mut interrupted) = (message(kind, 0x10, &[0; 4]), false);
+            each(&marked, &mut interrupted, &mut |_| Ok(())).unwrap();
+            assert!(interrupted);
+        }
+    }
+
+    #[test]
+    fn an_end_says_how_it_went() {
+        let end = |payload: &[u8]| read(&message(3, 0, payload));
+        assert_eq!(end(&[0; 4]).unwrap(), (vec![], true));
+        let nomem = (-12_i32).to_ne_bytes();
+        assert!(matches!(end(&nomem), Err(Error::Refused(Errno::NOMEM))));
+        assert!(matches!(end(&[0; 2]), Err(Error::Malformed(_))));
     }
 }

@@ -1,7 +1,8 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
-use minitunnel_base::{Origin, Route, TableEntry};
+use minitunnel_base::Route;
+use serde::{Deserialize, Serialize};
 
 use crate::{MAIN_TABLE, PROTOCOL};
 
@@ -42,7 +43,7 @@ pub struct Rule {
 }
 
 /// One entry of a routing table; a route with several next hops is one entry for each of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Entry {
     /// The destination; the default route is `0.0.0.0/0` or `::/0`.
     pub destination: IpNet,
@@ -64,21 +65,9 @@ pub struct Entry {
     pub special: bool,
 }
 
-/// `RTPROT_KERNEL`: made by the kernel, for this machine's own addresses.
-const RTPROT_KERNEL: u8 = 2;
-
 impl Entry {
     fn is_ipv6(&self) -> bool {
         self.destination.addr().is_ipv6()
-    }
-
-    /// Who made it. Only an entry of exactly our form is ours: whatever else has our tag, we did not make it.
-    pub fn origin(&self) -> Origin {
-        match self.protocol {
-            _ if self.our_route().is_some() => Origin::Ours,
-            RTPROT_KERNEL => Origin::Kernel,
-            other => Origin::Foreign(other),
-        }
     }
 
     /// What `route` is in the kernel's table, but for its device.
@@ -89,27 +78,9 @@ impl Entry {
             // The kernel's default (`ip-route(8)`, `IP6_RT_PRIO_USER`), so that an equal route of a careless program
             // collides with ours.
             metric: if route.gateway.is_ipv4() { 0 } else { 1024 },
-            hop: 0,
-            kind: Kind::Unicast,
             protocol: PROTOCOL,
             gateway: Some(route.gateway),
-            link: 0,
-            special: false,
-        }
-    }
-
-    /// What a rule without a table does with the packets to that destination.
-    pub fn dropped(destination: IpNet) -> Self {
-        Self {
-            destination,
-            table: 0,
-            metric: 0,
-            hop: 0,
-            kind: Kind::Dropped,
-            protocol: 0,
-            gateway: None,
-            link: 0,
-            special: false,
+            ..Self::default()
         }
     }
 
@@ -129,23 +100,20 @@ impl Entry {
         same.then_some(route)
     }
 
-    /// The entry in the words of everybody, without its device's name.
-    pub fn describe(&self) -> TableEntry {
-        TableEntry {
-            destination: self.destination,
-            gateway: self.gateway,
-            device: None,
-            metric: self.metric,
-            table: self.table,
-            origin: self.origin(),
-        }
+    /// Whether that is the answer to a lookup ([`crate::lookup`]) of a packet that takes `route`.
+    pub fn takes(&self, route: &Route) -> bool {
+        self.kind == Kind::Unicast
+            && self.table == MAIN_TABLE
+            && self.gateway == Some(route.gateway)
+            && route.destination.contains(&self.destination)
     }
 }
 
 /// What becomes of a packet (`rtm_type`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Kind {
     /// It goes out.
+    #[default]
     Unicast,
     /// It is for this machine.
     Local,
@@ -157,38 +125,8 @@ pub enum Kind {
     Throw,
 }
 
-/// Which way a packet would go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lookup {
-    /// Where to.
-    pub to: IpAddr,
-    /// The gateway; `None` where the destination is on the link or is this machine.
-    pub gateway: Option<IpAddr>,
-    /// The outgoing device's index.
-    pub link: u32,
-    /// The table that answered.
-    pub table: u32,
-    /// What would become of it.
-    pub kind: Kind,
-}
-
-impl Lookup {
-    /// Whether the packet takes that route.
-    pub fn takes(&self, route: &Route) -> bool {
-        self.kind == Kind::Unicast
-            && self.table == MAIN_TABLE
-            && self.gateway == Some(route.gateway)
-            && route.destination.contains(&self.to)
-    }
-}
-
 /// Whether so broad a route only says where everything else goes, as OpenVPN's 0.0.0.0/1 and 128.0.0.0/1 do.
 pub fn stands_for_default(net: &IpNet) -> bool {
     // The broadest networks that somebody can mean are 10.0.0.0/8 and fc00::/7.
     net.prefix_len() < if net.addr().is_ipv4() { 8 } else { 7 }
-}
-
-/// Two networks are disjoint, or one is inside the other.
-pub fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
 }

@@ -5,6 +5,7 @@
 mod changes;
 mod command;
 mod conflict;
+mod entry;
 mod profile;
 mod route;
 mod service;
@@ -14,7 +15,8 @@ mod snapshot;
 pub use changes::{Change, changes};
 pub use command::Command;
 pub use conflict::{Conflict, ConflictKind};
-pub use minitunnel_base::{InvalidProfileName, Origin, ProfileName, Route, TableEntry};
+pub use entry::{Origin, TableEntry};
+pub use minitunnel_base::{InvalidProfileName, ProfileName, Route};
 pub use profile::{Node, Profile, Reach};
 pub use route::{GroupKind, GroupState, RouteGroup};
 pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};

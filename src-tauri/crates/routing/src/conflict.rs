@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use minitunnel_kernel::{Entry, Kind, LOCAL_TABLE, MAIN_TABLE, overlap, stands_for_default};
+use minitunnel_kernel::{Entry, Kind, LOCAL_TABLE, MAIN_TABLE, stands_for_default};
 use minitunnel_model::{Conflict, ConflictKind, GroupKind, Origin, ProfileName, Route, TableEntry};
 
 use crate::{
     Table,
     explain::{self, Why},
     policy::{Policy, Reached},
-    span::{Span, Spans},
+    span::{Span, Spans, overlap},
+    table::origin,
 };
 
 /// Routes that a profile asks for.
@@ -104,10 +105,10 @@ fn with_others<'a>(
         .take(TOLD)
         .map(|held| Overlap {
             kind: ConflictKind::OtherProfile,
-            other: ours.get(&held.route).map_or_else(
-                || Entry::ours(&held.route).describe(),
-                |entry| table.describe(entry),
-            ),
+            other: match ours.get(&held.route) {
+                Some(entry) => table.describe(entry),
+                None => table.describe(&Entry::ours(&held.route)),
+            },
             why: Why::Held(&held.holder),
         })
         .collect()
@@ -182,7 +183,7 @@ pub(crate) fn classify(entry: &Entry, route: &Route, reached: Reached<'_>) -> Op
         return reached.before_main.then_some(ConflictKind::Policy);
     }
     let own_network =
-        entry.kind == Kind::Unicast && entry.gateway.is_none() && entry.origin() == Origin::Kernel;
+        entry.kind == Kind::Unicast && entry.gateway.is_none() && origin(entry) == Origin::Kernel;
     Some(
         if entry.kind == Kind::Local || entry.table == LOCAL_TABLE || own_network {
             ConflictKind::LocalNetwork

@@ -54,10 +54,9 @@ pub(crate) fn conflict(
     }
 }
 
-/// The overlap with an entry that the helper found; `other` comes from there, without its device.
-pub fn explain_entry(table: &Table, ours: Route, other: &TableEntry) -> Conflict {
-    let same = |entry: &&Entry| entry.describe() == *other;
-    let entry = table.entries.iter().find(same);
+/// The overlap with an entry that the helper found.
+pub fn explain_entry(table: &Table, ours: Route, other: &Entry) -> Conflict {
+    let entry = table.entries.iter().find(|entry| *entry == other);
     let policy = Policy::of(table, &ours);
     let reached = entry.and_then(|entry| policy.reaches(entry));
     if let (Some(entry), Some(reached)) = (entry, reached)
@@ -71,14 +70,15 @@ pub fn explain_entry(table: &Table, ours: Route, other: &TableEntry) -> Conflict
         return conflict(table, ours, overlap, None);
     }
     // It is gone by now, or its table is asked for packets to other places alone: the helper does not look at that.
-    let theirs = describe(other, Kind::Unicast);
+    let told = table.describe(other);
+    let theirs = describe(&told, other.kind);
     Conflict {
         kind: match ours.destination.contains(&other.destination) {
             true => ConflictKind::Covers,
             false => ConflictKind::CoveredBy,
         },
         ours,
-        other: other.clone(),
+        other: told,
         owner: "another program".to_owned(),
         profile: None,
         effect: format!("{theirs} of table {} overlaps {ours}", other.table),
@@ -87,17 +87,17 @@ pub fn explain_entry(table: &Table, ours: Route, other: &TableEntry) -> Conflict
 }
 
 /// The overlap with a route that somebody holds through minitunnel, as the helper knows.
-pub fn explain_held(table: &Table, ours: Route, other: &TableEntry, holder: &Holder) -> Conflict {
+pub fn explain_held(table: &Table, ours: Route, other: &Entry, holder: &Holder) -> Conflict {
     let overlap = Overlap {
         kind: ConflictKind::OtherProfile,
-        other: other.clone(),
+        other: table.describe(other),
         why: Why::Held(holder),
     };
     conflict(table, ours, overlap, None)
 }
 
 /// The overlap that only a lookup of the helper's shows: the kernel sends the traffic of `ours` another way.
-pub fn explain_detour(ours: Route, other: &TableEntry) -> Conflict {
+pub fn explain_detour(table: &Table, ours: Route, other: &Entry) -> Conflict {
     let via = match other.gateway {
         Some(gateway) => format!("via {gateway}"),
         None => "elsewhere".to_owned(),
@@ -106,7 +106,7 @@ pub fn explain_detour(ours: Route, other: &TableEntry) -> Conflict {
     Conflict {
         kind: ConflictKind::Policy,
         ours,
-        other: other.clone(),
+        other: table.describe(other),
         owner: format!("routing table {number}"),
         profile: None,
         effect: format!("{to} would go {via} by routing table {number} and not to {}", ours.gateway),

@@ -1,10 +1,10 @@
 //! Which tables the policy rules ask for the traffic of a wanted route, and in which order.
 
 use ipnet::IpNet;
-use minitunnel_kernel::{Entry, MAIN_TABLE, overlap};
+use minitunnel_kernel::{Entry, MAIN_TABLE};
 use minitunnel_model::Route;
 
-use crate::{Action, Rule, Selector, Table};
+use crate::{Action, Rule, Selector, Table, span::overlap};
 
 /// The rules, as seen by the traffic that a wanted route is for.
 #[derive(Clone, Debug)]

@@ -26,6 +26,11 @@ impl Span {
     }
 }
 
+/// Two networks are disjoint, or one is inside the other.
+pub(crate) fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
 /// Networks, to be asked often and fast whether one touches any of them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Spans(Vec<Span>);

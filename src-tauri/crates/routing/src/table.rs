@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use minitunnel_kernel::Entry;
-use minitunnel_model::{Route, TableEntry};
+use minitunnel_model::{Origin, Route, TableEntry};
 
 /// All that decides which way a packet goes, as it was at one moment. Sorted, so that equal tables are equal values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,12 @@ impl Table {
     /// The entry in the words of the model, with its device's name.
     pub fn describe(&self, entry: &Entry) -> TableEntry {
         TableEntry {
+            destination: entry.destination,
+            gateway: entry.gateway,
             device: self.link_name(entry.link).map(str::to_owned),
-            ..entry.describe()
+            metric: entry.metric,
+            table: entry.table,
+            origin: origin(entry),
         }
     }
 
@@ -39,6 +43,17 @@ impl Table {
     /// The name of a device.
     pub fn link_name(&self, index: u32) -> Option<&str> {
         self.links.get(&index).map(|link| link.name.as_str())
+    }
+}
+
+/// Who made an entry. Only one of exactly our form is ours: whatever else has our tag, we did not make it.
+pub(crate) fn origin(entry: &Entry) -> Origin {
+    /// `RTPROT_KERNEL`: made by the kernel, for this machine's own addresses.
+    const KERNEL: u8 = 2;
+    match entry.protocol {
+        _ if entry.our_route().is_some() => Origin::Ours,
+        KERNEL => Origin::Kernel,
+        other => Origin::Foreign(other),
     }
 }
 

@@ -275,7 +275,6 @@ fn a_user_has_at_most_4096_routes_over_all_connections() {
                 generation: 1,
                 since: UNIX_EPOCH,
                 routes: change.after,
-                applying: None,
                 guard: None,
             });
         }

@@ -145,7 +145,7 @@ impl Bus {
         format!(
             r#"{{"client":{{"owner":{{"via":"bus","bus":"{id}","name":"{name}"}},"uid":0,"pid":1,"started":1}},
                 "profile":"{profile}","generation":1,"since":{{"secs_since_epoch":1,"nanos_since_epoch":0}},"routes":[{}],
-                "applying":null,"guard":null}}"#,
+                "guard":null}}"#,
             routes.join(",")
         )
     }
@@ -196,7 +196,7 @@ fn a_storm_of_ended_connections_neither_stops_a_start_nor_hides_a_death() {
                 .collect();
             let living = [SERVICES.to_owned()];
             bus.journal(&format!(
-                r#"{{"version":3,"generation":1,"records":[{},{}],"grants":[]}}"#,
+                r#"{{"version":4,"generation":1,"records":[{},{}],"grants":[]}}"#,
                 bus.record(&id, ":0.9", "dead", &dead),
                 bus.record(&id, &owner, "living", &living),
             ));

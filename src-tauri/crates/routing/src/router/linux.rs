@@ -3,8 +3,10 @@
 mod events;
 mod read;
 
-use minitunnel_kernel::{
-    Error, GET_ADDRESS, GET_LINK, GET_ROUTE, GET_RULE, INET, INET6, dump, entries,
+use minitunnel_kernel::{Error, dump, dump_entries};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage as Request, address::AddressMessage, link::LinkMessage,
+    rule::RuleMessage,
 };
 
 pub use self::events::Events;
@@ -30,16 +32,23 @@ impl Router {
 /// Reads the entries of every table, rules, addresses and devices of both families. What changes while it is being read is
 /// read again.
 pub fn table() -> Result<Table, Error> {
+    let links = Request::GetLink(LinkMessage::default());
     let mut table = Table {
-        links: dump(GET_LINK, 0, read::link)?.into_iter().collect(),
+        links: dump(links, AddressFamily::Unspec, read::link)?
+            .into_iter()
+            .collect(),
         ..Table::default()
     };
-    for family in [INET, INET6] {
-        let addresses = dump(GET_ADDRESS, family, read::address)?;
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let (mut addresses, mut rules) = (AddressMessage::default(), RuleMessage::default());
+        addresses.header.family = family;
+        rules.header.family = family;
+        let addresses = dump(Request::GetAddress(addresses), family, read::address)?;
         table.addresses.extend(addresses);
         // Rules keep the kernel's order: among equal priorities it is the one in which they are asked.
-        table.rules.extend(dump(GET_RULE, family, read::rule)?);
-        table.entries.extend(dump(GET_ROUTE, family, entries)?);
+        let rules = dump(Request::GetRule(rules), family, read::rule)?;
+        table.rules.extend(rules);
+        table.entries.extend(dump_entries(family)?);
     }
     table.entries.sort_unstable();
     table.addresses.sort_unstable();

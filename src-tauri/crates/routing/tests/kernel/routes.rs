@@ -1,4 +1,4 @@
-use minitunnel_kernel::{Error, Kind, Lookup, MAIN_TABLE};
+use minitunnel_kernel::{Entry, Error, Kind, MAIN_TABLE};
 
 use crate::lab::*;
 
@@ -220,21 +220,23 @@ fn a_lookup_tells_the_way() {
             .find(|(_, link)| link.name == "host0")
             .unwrap()
             .0;
-        let on_link = Lookup {
-            to: addr("192.168.49.2"),
-            gateway: None,
+        let (neighbour, inside) = (addr("192.168.49.2"), addr("10.1.2.3"));
+        let on_link = Entry {
+            destination: neighbour.into(),
             link: host0,
             table: MAIN_TABLE,
-            kind: Kind::Unicast,
+            // It tells the source address, too.
+            special: true,
+            ..Entry::default()
         };
-        assert_eq!(lookup(on_link.to, 0).unwrap(), on_link);
+        assert_eq!(lookup(neighbour, 0).unwrap(), on_link);
 
-        let routed = Lookup {
-            to: addr("10.1.2.3"),
+        let routed = Entry {
+            destination: inside.into(),
             gateway: Some(addr("192.168.49.9")),
             ..on_link
         };
-        assert_eq!(lookup(routed.to, 0).unwrap(), routed);
+        assert_eq!(lookup(inside, 0).unwrap(), routed);
     });
 }
 
