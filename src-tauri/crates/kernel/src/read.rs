@@ -213,6 +213,32 @@ mod tests {
     }
 
     #[test]
+    fn a_route_with_an_attribute_of_another_form_is_seen() {
+        // RTA_METRICS, RTA_NEWDST, RTA_ENCAP, RTA_EXPIRES, RTA_NH_ID
+        for kind in [8, 19, 22, 23, 30] {
+            let seen = read(&route(&[(kind, b"?"), (1, &[10, 1, 0, 0])])).unwrap();
+            assert_eq!(seen[0].destination, "10.1.0.0/16".parse().unwrap());
+            assert!(seen[0].special);
+        }
+    }
+
+    #[test]
+    fn a_next_hop_of_a_wrong_length_is_an_error_and_never_left_out() {
+        let hop = |length: u16| {
+            // rtnexthop: length, flags, hops, device; then RTA_GATEWAY
+            let hop = [&length.to_ne_bytes()[..], &[0, 0, 7, 0, 0, 0, 8, 0, 5, 0]].concat();
+            [hop, vec![192, 168, 49, 2]].concat()
+        };
+        let of = |length| read(&route(&[(1, &[10, 1, 0, 0]), (9, &hop(length))]));
+        let seen = of(16).unwrap();
+        assert_eq!((seen.len(), seen[0].hop, seen[0].link), (1, 1, 7));
+        assert_eq!(seen[0].gateway, Some("192.168.49.2".parse().unwrap()));
+        for length in [0, 1, 4, 7, 9, 12, 15, 17, 20, u16::MAX] {
+            assert!(of(length).is_err(), "{length}");
+        }
+    }
+
+    #[test]
     fn a_route_that_is_cut_off_is_an_error_and_never_left_out() {
         let whole = route(&[(1, &[10, 1, 0, 0]), (5, &[192, 168, 49, 2])]);
         // Attributes end at these places.
