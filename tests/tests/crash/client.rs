@@ -180,7 +180,7 @@ async fn one(bench: &Bench, case: &Case<Kill>, nth: usize) -> Result<Option<Poin
         bench.somebody_calls().await.with_context(|| when.clone())?;
     }
     bench.is_stale(&when).await?;
-    if nth % 2 == 0 {
+    if nth.is_multiple_of(2) {
         run(bench.scene.alice("minitunnel").arg("cleanup")).await?;
     } else {
         // The next `up` takes over what is left, and its end takes it back.

@@ -418,7 +418,8 @@ async fn a_client_certificate_that_ends_is_told_at_the_next_change_and_a_renewed
     let server = ApiServer::shared();
     let mut direct = Watched::start(server, "client-certificate").await;
     let service = direct.create("web").await;
-    let lives = Duration::from_secs(4);
+    // Beside all other tests, it has to be up before.
+    let lives = Duration::from_secs(20);
     let ends = Instant::now() + lives;
     let short = server.credentials_until(SystemTime::now() + lives);
     let mut cluster = Watched::follow(short, direct.client.clone(), "client-certificate");
