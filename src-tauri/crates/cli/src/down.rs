@@ -67,7 +67,7 @@ pub(crate) async fn end(printer: &mut Printer, names: &BTreeSet<ProfileName>) ->
             profile: name.clone(),
             target: TargetState::Down,
         });
-        printer.handle.commands(commands).await?;
+        printer.handle.commands(commands).await.map_err(|_| Ended)?;
         printer.catch_up();
         while !are_down(&printer.seen, names) {
             printer.next().await?;

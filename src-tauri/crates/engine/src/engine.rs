@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub use helper::HelperWay;
+pub use minitunnel_session::{Answer, Ask, Ended, Handle, NotTaken};
 
 /// At most 30 snapshots a second (`DESIGN.md`, "one loop"): eyes see no more, and pages draw no more.
 const SNAPSHOT_GAP: Duration = Duration::from_millis(33);
@@ -47,136 +48,6 @@ pub struct Options {
     pub scope: Scope,
     /// How it reaches the helper.
     pub helper: HelperWay,
-}
-
-/// Something that a view wants.
-#[derive(Debug)]
-pub enum Ask {
-    /// A command, with whom to tell that the snapshot shows what came of it at once.
-    Command {
-        /// The command.
-        command: Command,
-        /// Told then.
-        taken: oneshot::Sender<()>,
-    },
-    /// A clean-up, with where its report goes.
-    Cleanup {
-        /// Whether to remove nothing.
-        dry_run: bool,
-        /// What is removed beside what is ours.
-        chosen: Vec<CleanupItem>,
-        /// The report.
-        answer: oneshot::Sender<CleanupReport>,
-    },
-}
-
-/// A view's end of an engine, in this process or behind the session socket.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    pub(crate) asks: mpsc::Sender<Ask>,
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
-}
-
-/// The engine has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the minitunnel session has ended: run the command again")]
-pub struct Ended;
-
-impl Handle {
-    /// A view's end of whoever answers what is asked and publishes the snapshots.
-    pub fn new(asks: mpsc::Sender<Ask>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { asks, snapshots }
-    }
-
-    /// Gives a command, and returns when the present snapshot is one after it.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn command(&self, command: Command) -> Result<(), Ended> {
-        self.commands([command]).await
-    }
-
-    /// Gives commands at once, and returns when the present snapshot is one after them.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn commands(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Ended> {
-        let mut answers = Vec::new();
-        for command in commands {
-            answers.push(self.give(command).await?);
-        }
-        for answer in answers {
-            answer.await.map_err(|_| Ended)?;
-        }
-        Ok(())
-    }
-
-    /// Gives a command; the receiver is told when it has been taken.
-    pub(crate) async fn give(&self, command: Command) -> Result<oneshot::Receiver<()>, Ended> {
-        let (taken, answer) = oneshot::channel();
-        let ask = Ask::Command { command, taken };
-        self.asks.send(ask).await.map_err(|_| Ended)?;
-        Ok(answer)
-    }
-
-    /// Cleans up, or tells what a clean-up would remove. What is not ours is removed only if it is among `chosen`, as a
-    /// report or snapshot before has shown it.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn cleanup(
-        &self,
-        dry_run: bool,
-        chosen: Vec<CleanupItem>,
-    ) -> Result<CleanupReport, Ended> {
-        let (answer, report) = oneshot::channel();
-        let ask = Ask::Cleanup {
-            dry_run,
-            chosen,
-            answer,
-        };
-        self.asks.send(ask).await.map_err(|_| Ended)?;
-        report.await.map_err(|_| Ended)
-    }
-
-    /// What is, now, as if [`Self::changed`] had told it.
-    pub fn latest(&mut self) -> Arc<Snapshot> {
-        self.snapshots.borrow_and_update().clone()
-    }
-
-    /// What is, now.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
-    }
-
-    /// Waits for another snapshot than the one seen last.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn changed(&mut self) -> Result<Arc<Snapshot>, Ended> {
-        self.snapshots.changed().await.map_err(|_| Ended)?;
-        Ok(self.snapshots.borrow_and_update().clone())
-    }
-
-    /// Waits for a snapshot that fulfils the condition, the present one included.
-    ///
-    /// # Errors
-    ///
-    /// If the engine ends before.
-    pub async fn until(
-        &mut self,
-        condition: impl Fn(&Snapshot) -> bool,
-    ) -> Result<Arc<Snapshot>, Ended> {
-        let found = self
-            .snapshots
-            .wait_for(|snapshot| condition(snapshot))
-            .await;
-        found.map(|snapshot| snapshot.clone()).map_err(|_| Ended)
-    }
 }
 
 /// Starts an engine on this thread's runtime; it ends after [`Command::Quit`], or when its task is aborted.
@@ -356,10 +227,18 @@ impl Engine {
         match ask {
             Ask::Command { command, taken } => {
                 tracing::info!(?command, "asked");
-                self.take(Input::Command(command));
+                let answer = match command {
+                    Command::Configure { .. } | Command::OpenWindow => {
+                        Err("this session has no desktop".to_owned())
+                    }
+                    command => {
+                        self.take(Input::Command(command));
+                        Ok(())
+                    }
+                };
                 self.publish_snapshot();
                 // Whoever asked may not wait any more.
-                let _ = taken.send(());
+                let _ = taken.send(answer);
             }
             Ask::Cleanup {
                 dry_run,

@@ -8,5 +8,5 @@ pub mod cluster;
 pub mod engine;
 pub mod minikube;
 pub mod reducer;
-pub mod session;
-mod shown;
+
+pub use minitunnel_session as session;

@@ -5,12 +5,17 @@
 mod changes;
 mod command;
 mod conflict;
+#[cfg(feature = "examples")]
+pub mod examples;
 mod profile;
 mod route;
 mod service;
 mod session;
 mod settings;
+mod shown;
 mod snapshot;
+#[cfg(feature = "ts")]
+mod ts;
 
 pub use changes::{Change, changes};
 pub use command::Command;
@@ -21,6 +26,7 @@ pub use route::{GroupKind, GroupState, RouteGroup};
 pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};
 pub use session::{FromSession, Hello, PROTOCOL, ToSession};
 pub use settings::Settings;
+pub use shown::shown;
 pub use snapshot::{
     Activity, BrokenProfile, CleanupItem, CleanupReport, ClusterState, FailureCause, HelperStatus,
     Left, MinikubeTunnel, ProfileStatus, Snapshot, TargetState, Timestamp, TunnelState, WaitingFor,

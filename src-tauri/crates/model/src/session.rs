@@ -14,7 +14,7 @@ pub struct Hello {
     pub protocol: u32,
     /// The program's version, such as `0.1.0`.
     pub version: String,
-    /// The minikube home that it works on.
+    /// The minikube home that it works on; empty for a view that shows whatever the session works on.
     pub home: PathBuf,
 }
 

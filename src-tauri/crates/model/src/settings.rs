@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What the user has settled: the file `settings.toml` in the user's own configuration folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(default)]
 pub struct Settings {
     /// Whether a tunnel comes up when its cluster does.

@@ -1,9 +1,12 @@
-//! The session socket: newline-delimited JSON of the model's types, one session a user.
+//! The session socket: newline-delimited JSON of the model's types, one session a user. Views link this and the model alone.
+//!
+//! [`Handle`] is a view's end of an engine, in the same process or behind the socket.
 //!
 //! Being the one session is a held file lock, never a PID file: it ends with its process, however that ends.
 
 mod beginnings;
 mod client;
+mod handle;
 mod server;
 
 use std::{
@@ -20,6 +23,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWr
 
 pub use beginnings::{Beginnings, UnwatchedError};
 pub use client::{ConnectError, WayOut, connect};
+pub use handle::{Answer, Ask, Ended, Handle, NotTaken};
 pub use server::Server;
 
 /// How long either end waits for the other's `Hello`.

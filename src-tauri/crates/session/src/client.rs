@@ -12,8 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{HELLO_DEADLINE, RuntimeDir, read_line, write_line};
-use crate::engine::{Ask, Handle};
+use crate::{Answer, Ask, HELLO_DEADLINE, Handle, RuntimeDir, read_line, write_line};
 
 /// The longest line that a session may send: 10,000 services stay below it.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
@@ -63,7 +62,7 @@ impl fmt::Display for WayOut {
     }
 }
 
-/// Connects to the user's session; `None` if none runs.
+/// Connects to the user's session; `None` if none runs. An empty home in the `Hello` is content with any.
 ///
 /// # Errors
 ///
@@ -99,7 +98,7 @@ pub async fn connect(dir: &RuntimeDir, hello: &Hello) -> Result<Option<Handle>, 
         let (theirs, ours) = (theirs.version, hello.version.clone());
         return Err(ConnectError::Incompatible { theirs, ours, end });
     }
-    if theirs.home != hello.home {
+    if !hello.home.as_os_str().is_empty() && theirs.home != hello.home {
         let (theirs, ours) = (theirs.home, hello.home.clone());
         return Err(ConnectError::OtherHome { theirs, ours, end });
     }
@@ -138,7 +137,7 @@ async fn relay(
         }
     });
     // Answers come in the order of the commands of their kind.
-    let mut commands: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+    let mut commands: VecDeque<oneshot::Sender<Answer>> = VecDeque::new();
     let mut reports: VecDeque<oneshot::Sender<CleanupReport>> = VecDeque::new();
     loop {
         tokio::select! {
@@ -162,12 +161,8 @@ async fn relay(
                 Some(FromSession::Snapshot(snapshot)) => {
                     publish.send_replace(Arc::new(*snapshot));
                 }
-                Some(FromSession::Taken) => {
-                    if let Some(taken) = commands.pop_front() {
-                        // Whoever asked may not wait any more.
-                        let _ = taken.send(());
-                    }
-                }
+                Some(FromSession::Taken) => answer(&mut commands, Ok(())),
+                Some(FromSession::Declined { message }) => answer(&mut commands, Err(message)),
                 Some(FromSession::Cleanup(report)) => {
                     if let Some(answer) = reports.pop_front() {
                         // Whoever asked may not wait any more.
@@ -181,5 +176,13 @@ async fn relay(
                 None => return,
             },
         }
+    }
+}
+
+/// Tells what came of the first command that waits for that.
+fn answer(commands: &mut VecDeque<oneshot::Sender<Answer>>, answer: Answer) {
+    if let Some(taken) = commands.pop_front() {
+        // Whoever asked may not wait any more.
+        let _ = taken.send(answer);
     }
 }

@@ -10,7 +10,6 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::{Ask, Handle};
 
 fn hello() -> Hello {
     Hello {
@@ -67,12 +66,33 @@ async fn a_view_sees_snapshots_and_what_came_of_its_commands() {
             panic!("no command")
         };
         session.publish.send_replace(snapshot("/after"));
-        taken.send(()).unwrap();
+        taken.send(Ok(())).unwrap();
         command
     };
     let (given, arrived) = tokio::join!(view.command(command.clone()), engine);
     assert_eq!((given, arrived), (Ok(()), command));
     assert_eq!(view.snapshot(), snapshot("/after"));
+}
+
+#[tokio::test]
+async fn a_command_that_cant_be_done_is_declined_by_a_sentence_and_the_next_one_is_taken() {
+    let mut session = session();
+    let view = connect(&session.dir, &hello()).await.unwrap().unwrap();
+    let engine = async {
+        for answer in [Err("there is no desktop".to_owned()), Ok(())] {
+            let Some(Ask::Command { taken, .. }) = session.asked.recv().await else {
+                panic!("no command")
+            };
+            taken.send(answer).unwrap();
+        }
+    };
+    let view = async {
+        let first = view.command(Command::OpenWindow).await;
+        (first, view.command(Command::OpenWindow).await)
+    };
+    let (answers, ()) = tokio::join!(view, engine);
+    let declined = NotTaken::Declined("there is no desktop".into());
+    assert_eq!(answers, (Err(declined), Ok(())));
 }
 
 #[tokio::test]
@@ -131,6 +151,11 @@ async fn another_home_and_another_protocol_are_refused_with_a_sentence() {
         error.to_string().ends_with(&this_process()),
         "{error} names no process"
     );
+    let any = Hello {
+        home: PathBuf::new(),
+        ..hello()
+    };
+    assert!(connect(&session.dir, &any).await.unwrap().is_some());
 
     let mut stream = BufReader::new(UnixStream::connect(session.dir.socket()).await.unwrap());
     let future = Hello {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 const LONGEST: usize = 300;
 
 /// The words of a parser, which may quote what it read: short, and without control characters.
-pub(crate) fn shown(error: &dyn Display) -> String {
+pub fn shown(error: &dyn Display) -> String {
     let printable = |c: char| if c.is_control() { '\u{fffd}' } else { c };
     error
         .to_string()
