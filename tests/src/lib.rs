@@ -62,6 +62,7 @@ mod scene;
 mod terminal;
 mod trap;
 mod wait;
+mod window;
 
 pub use agent::Agent;
 pub use bus::SystemBus;
@@ -78,6 +79,7 @@ pub use scene::Scene;
 pub use terminal::Terminal;
 pub use trap::{Effect, Point, Trap};
 pub use wait::{WAIT, eventually};
+pub use window::{Display, Look, Window};
 
 /// The result of a test or of a step of one.
 pub type Result<T = ()> = anyhow::Result<T>;
