@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{CleanupItem, ProfileName, TargetState};
+use crate::{CleanupItem, ProfileName, Settings, TargetState};
 
 /// All that a view can ask of the session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +29,13 @@ pub enum Command {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         chosen: Vec<CleanupItem>,
     },
+    /// Makes these the user's settings, by their file; declined where it can't be written.
+    Configure {
+        /// All of them.
+        settings: Settings,
+    },
+    /// Opens the window, by the tray that hosts the session; declined where there is none.
+    OpenWindow,
     /// Brings every tunnel down and ends the session.
     Quit,
 }

@@ -9,6 +9,7 @@ mod profile;
 mod route;
 mod service;
 mod session;
+mod settings;
 mod snapshot;
 
 pub use changes::{Change, changes};
@@ -19,6 +20,7 @@ pub use profile::{Node, Profile, Reach};
 pub use route::{GroupKind, GroupState, RouteGroup};
 pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};
 pub use session::{FromSession, Hello, PROTOCOL, ToSession};
+pub use settings::Settings;
 pub use snapshot::{
     Activity, BrokenProfile, CleanupItem, CleanupReport, ClusterState, FailureCause, HelperStatus,
     Left, MinikubeTunnel, ProfileStatus, Snapshot, TargetState, Timestamp, TunnelState, WaitingFor,

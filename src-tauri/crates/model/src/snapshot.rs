@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Conflict, GroupKind, LoadBalancer, Owner, Profile, ProfileName, Route, RouteGroup, ServiceKey,
-    TableEntry,
+    Settings, TableEntry,
 };
 
 /// All that a view shows, as it is (never as it was asked for).
@@ -38,6 +38,12 @@ pub struct Snapshot {
     /// it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interrupted: Vec<ProfileName>,
+    /// The user's settings, as they hold.
+    #[serde(default)]
+    pub settings: Settings,
+    /// What is wrong with the file of the settings: a sentence for each value, in whose place the default holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings_problems: Vec<String>,
 }
 
 impl Snapshot {
