@@ -3,11 +3,14 @@
 mod helper;
 mod kernel;
 mod locks;
+mod preferences;
 mod resume;
 mod suspects;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -25,9 +28,11 @@ use crate::{
     cluster::{self, AssignError},
     minikube::{self, Home},
     reducer::{Effect, Input, Request, Scope, State, clean_up, next_wake, reduce, snapshot},
+    settings,
 };
 
 pub use helper::HelperWay;
+use preferences::Preferences;
 
 /// At most 30 snapshots a second (`DESIGN.md`, "one loop"): eyes see no more, and pages draw no more.
 const SNAPSHOT_GAP: Duration = Duration::from_millis(33);
@@ -47,7 +52,31 @@ pub struct Options {
     pub scope: Scope,
     /// How it reaches the helper.
     pub helper: HelperWay,
+    /// The file of the user's settings; without it, they are the defaults.
+    pub settings: Option<PathBuf>,
+    /// What opens the window, where there is a desktop.
+    pub window: Option<OpenWindow>,
 }
+
+/// Opens the window, or says in a sentence why it can't.
+#[derive(Clone)]
+pub struct OpenWindow(Arc<dyn Fn() -> Answer + Send + Sync>);
+
+impl OpenWindow {
+    /// By that function, which is not to wait for the window's end.
+    pub fn new(open: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl fmt::Debug for OpenWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenWindow")
+    }
+}
+
+/// What comes of a command: it was taken, or can't be done for that reason.
+pub type Answer = Result<(), String>;
 
 /// Something that a view wants.
 #[derive(Debug)]
@@ -56,8 +85,8 @@ pub enum Ask {
     Command {
         /// The command.
         command: Command,
-        /// Told then.
-        taken: oneshot::Sender<()>,
+        /// Told then; or why it can't be done.
+        taken: oneshot::Sender<Answer>,
     },
     /// A clean-up, with where its report goes.
     Cleanup {
@@ -82,6 +111,17 @@ pub struct Handle {
 #[error("the minitunnel session has ended: run the command again")]
 pub struct Ended;
 
+/// Why a command was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// There is no engine any more.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// It can't be done, for this reason.
+    #[error("{0}")]
+    Declined(String),
+}
+
 impl Handle {
     /// A view's end of whoever answers what is asked and publishes the snapshots.
     pub fn new(asks: mpsc::Sender<Ask>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
@@ -92,8 +132,8 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// If the engine has ended.
-    pub async fn command(&self, command: Command) -> Result<(), Ended> {
+    /// If it can't be done, or the engine has ended.
+    pub async fn command(&self, command: Command) -> Result<(), NotTaken> {
         self.commands([command]).await
     }
 
@@ -101,20 +141,24 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// If the engine has ended.
-    pub async fn commands(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Ended> {
+    /// If one can't be done, or the engine has ended.
+    pub async fn commands(
+        &self,
+        commands: impl IntoIterator<Item = Command>,
+    ) -> Result<(), NotTaken> {
         let mut answers = Vec::new();
         for command in commands {
             answers.push(self.give(command).await?);
         }
         for answer in answers {
-            answer.await.map_err(|_| Ended)?;
+            let answer = answer.await.map_err(|_| Ended)?;
+            answer.map_err(NotTaken::Declined)?;
         }
         Ok(())
     }
 
     /// Gives a command; the receiver is told when it has been taken.
-    pub(crate) async fn give(&self, command: Command) -> Result<oneshot::Receiver<()>, Ended> {
+    pub(crate) async fn give(&self, command: Command) -> Result<oneshot::Receiver<Answer>, Ended> {
         let (taken, answer) = oneshot::channel();
         let ask = Ask::Command { command, taken };
         self.asks.send(ask).await.map_err(|_| Ended)?;
@@ -195,10 +239,14 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     if matches!(options.helper, HelperWay::Inherited(_)) {
         state.grant();
     }
-    let (publish, snapshots) = watch::channel(Arc::new(snapshot(&mut state)));
+    let (preferences, settled) = Preferences::new(options.settings, options.window)?;
+    let mut first = snapshot(&mut state);
+    preferences.show(&mut first);
+    let (publish, snapshots) = watch::channel(Arc::new(first));
     let engine = Engine {
         clock: Clock::new(),
         state,
+        preferences,
         helper: helper::Helper::new(options.helper, inputs.clone()),
         locks: locks::Locks::new(options.home, inputs.clone()),
         clusters: BTreeMap::new(),
@@ -212,7 +260,7 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     };
     Ok((
         Handle::new(asks, snapshots),
-        tokio::spawn(engine.run(queue, asked, back)),
+        tokio::spawn(engine.run(queue, asked, back, settled)),
     ))
 }
 
@@ -266,6 +314,7 @@ fn uptime() -> Duration {
 struct Engine {
     clock: Clock,
     state: State,
+    preferences: Preferences,
     helper: helper::Helper,
     locks: locks::Locks,
     clusters: BTreeMap<ProfileName, cluster::Handle>,
@@ -298,6 +347,7 @@ impl Engine {
         mut queue: mpsc::Receiver<Input>,
         mut asked: mpsc::Receiver<Ask>,
         mut cleaned: mpsc::Receiver<Cleanup>,
+        mut settled: mpsc::Receiver<settings::Read>,
     ) {
         let mut published = Instant::now();
         let mut dirty = false;
@@ -320,6 +370,7 @@ impl Engine {
                 }
                 Some(ask) = asked.recv() => self.ask(ask),
                 Some(cleanup) = cleaned.recv() => self.clean_addresses(cleanup),
+                Some(read) = settled.recv() => self.preferences.take(read),
                 () = abandoned(&mut self.cleanups) => {}
                 () = sleep_until(wake.unwrap_or(published)), if wake.is_some() => {
                     self.take(Input::Tick);
@@ -356,10 +407,17 @@ impl Engine {
         match ask {
             Ask::Command { command, taken } => {
                 tracing::info!(?command, "asked");
-                self.take(Input::Command(command));
+                let answer = match command {
+                    Command::Configure { settings } => self.preferences.configure(settings),
+                    Command::OpenWindow => self.preferences.open_window(),
+                    command => {
+                        self.take(Input::Command(command));
+                        Ok(())
+                    }
+                };
                 self.publish_snapshot();
                 // Whoever asked may not wait any more.
-                let _ = taken.send(());
+                let _ = taken.send(answer);
             }
             Ask::Cleanup {
                 dry_run,
@@ -482,6 +540,7 @@ impl Engine {
 
     fn publish_snapshot(&mut self) {
         let mut new = snapshot(&mut self.state);
+        self.preferences.show(&mut new);
         let old = self.publish.borrow().clone();
         let at = self.clock.now();
         for change in changes(&old, &new) {

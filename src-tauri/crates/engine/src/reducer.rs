@@ -531,6 +531,8 @@ fn command(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
                 tunnel.try_again(false);
             }
         }
+        // The engine's loop answers them: they are about no tunnel.
+        Command::Configure { .. } | Command::OpenWindow => {}
         // The engine's loop answers it: it needs the helper's and the API servers' own words.
         Command::Cleanup { dry_run, chosen } => {
             // Sessions may have died without a trace in the table.

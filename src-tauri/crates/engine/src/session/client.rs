@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{HELLO_DEADLINE, RuntimeDir, read_line, write_line};
-use crate::engine::{Ask, Handle};
+use crate::engine::{Answer, Ask, Handle};
 
 /// The longest line that a session may send: 10,000 services stay below it.
 const LONGEST_LINE: u64 = 64 * 1024 * 1024;
@@ -138,7 +138,7 @@ async fn relay(
         }
     });
     // Answers come in the order of the commands of their kind.
-    let mut commands: VecDeque<oneshot::Sender<()>> = VecDeque::new();
+    let mut commands: VecDeque<oneshot::Sender<Answer>> = VecDeque::new();
     let mut reports: VecDeque<oneshot::Sender<CleanupReport>> = VecDeque::new();
     loop {
         tokio::select! {
@@ -162,12 +162,8 @@ async fn relay(
                 Some(FromSession::Snapshot(snapshot)) => {
                     publish.send_replace(Arc::new(*snapshot));
                 }
-                Some(FromSession::Taken) => {
-                    if let Some(taken) = commands.pop_front() {
-                        // Whoever asked may not wait any more.
-                        let _ = taken.send(());
-                    }
-                }
+                Some(FromSession::Taken) => answer(&mut commands, Ok(())),
+                Some(FromSession::Declined { message }) => answer(&mut commands, Err(message)),
                 Some(FromSession::Cleanup(report)) => {
                     if let Some(answer) = reports.pop_front() {
                         // Whoever asked may not wait any more.
@@ -181,5 +177,13 @@ async fn relay(
                 None => return,
             },
         }
+    }
+}
+
+/// Tells what came of the first command that waits for that.
+fn answer(commands: &mut VecDeque<oneshot::Sender<Answer>>, answer: Answer) {
+    if let Some(taken) = commands.pop_front() {
+        // Whoever asked may not wait any more.
+        let _ = taken.send(answer);
     }
 }

@@ -11,7 +11,10 @@ use tokio::{
 };
 
 use super::{HELLO_DEADLINE, RuntimeDir, read_line, write_line};
-use crate::{engine::Handle, shown::shown};
+use crate::{
+    engine::{Answer, Handle},
+    shown::shown,
+};
 
 /// The longest line that a view may send: a clean-up names all that it removes, 10,000 addresses of 200 bytes at most.
 const LONGEST_LINE: u64 = 2 * 1024 * 1024;
@@ -143,7 +146,7 @@ async fn talk(
         }
     });
     // Commands that follow each other are given to the engine so: one of them may lead to the session's end.
-    let mut given: VecDeque<oneshot::Receiver<()>> = VecDeque::new();
+    let mut given: VecDeque<oneshot::Receiver<Answer>> = VecDeque::new();
     // The user may be asked for consent meanwhile, which takes minutes.
     let mut cleaning = FuturesOrdered::new();
     let mut watching: Option<watch::Receiver<Arc<Snapshot>>> = None;
@@ -173,12 +176,16 @@ async fn talk(
                 send(&mut write, &FromSession::Cleanup(report)).await?;
             }
             taken = first_taken(&mut given) => {
-                taken.map_err(io::Error::other)?;
+                let taken = taken.map_err(io::Error::other)?;
                 given.pop_front();
                 if let Some(snapshot) = unseen(&mut watching) {
                     send_snapshot(&mut write, &snapshot).await?;
                 }
-                send(&mut write, &FromSession::Taken).await?;
+                let answer = match taken {
+                    Ok(()) => FromSession::Taken,
+                    Err(message) => FromSession::Declined { message },
+                };
+                send(&mut write, &answer).await?;
             }
             snapshot = next(&mut watching) => {
                 let Some(snapshot) = snapshot else { return Ok(()) };
@@ -189,8 +196,8 @@ async fn talk(
 }
 
 async fn first_taken(
-    given: &mut VecDeque<oneshot::Receiver<()>>,
-) -> Result<(), oneshot::error::RecvError> {
+    given: &mut VecDeque<oneshot::Receiver<Answer>>,
+) -> Result<Answer, oneshot::error::RecvError> {
     match given.front_mut() {
         Some(first) => first.await,
         None => std::future::pending().await,

@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::*;
-use crate::engine::{Ask, Handle};
+use crate::engine::{Ask, Handle, NotTaken};
 
 fn hello() -> Hello {
     Hello {
@@ -67,12 +67,33 @@ async fn a_view_sees_snapshots_and_what_came_of_its_commands() {
             panic!("no command")
         };
         session.publish.send_replace(snapshot("/after"));
-        taken.send(()).unwrap();
+        taken.send(Ok(())).unwrap();
         command
     };
     let (given, arrived) = tokio::join!(view.command(command.clone()), engine);
     assert_eq!((given, arrived), (Ok(()), command));
     assert_eq!(view.snapshot(), snapshot("/after"));
+}
+
+#[tokio::test]
+async fn a_command_that_cant_be_done_is_declined_by_a_sentence_and_the_next_one_is_taken() {
+    let mut session = session();
+    let view = connect(&session.dir, &hello()).await.unwrap().unwrap();
+    let engine = async {
+        for answer in [Err("there is no desktop".to_owned()), Ok(())] {
+            let Some(Ask::Command { taken, .. }) = session.asked.recv().await else {
+                panic!("no command")
+            };
+            taken.send(answer).unwrap();
+        }
+    };
+    let view = async {
+        let first = view.command(Command::OpenWindow).await;
+        (first, view.command(Command::OpenWindow).await)
+    };
+    let (answers, ()) = tokio::join!(view, engine);
+    let declined = NotTaken::Declined("there is no desktop".into());
+    assert_eq!(answers, (Err(declined), Ok(())));
 }
 
 #[tokio::test]
