@@ -154,5 +154,5 @@ build_page() {
 # Builds the programs as this user.
 build_release() {
     install_missing
-    (cd "$repository" && cargo build --locked --release --target-dir "$target" --package minitunnel-cli --package minitunnel-helper)
+    (cd "$repository" && cargo build --locked --release --target-dir "$target" --package minitunnel-cli --package minitunnel-helper --package minitunnel-tray)
 }

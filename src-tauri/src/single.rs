@@ -4,11 +4,10 @@ use std::{
     fs::{self, File},
     io,
     os::unix::net::{UnixListener, UnixStream},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use minitunnel_session::RuntimeDir;
-use rustix::fs::{FlockOperation, flock};
 
 /// Being the user's window, as long as it lives.
 pub(crate) struct Single {
@@ -21,25 +20,16 @@ pub(crate) struct Single {
 pub(crate) fn claim() -> io::Result<Option<Single>> {
     let xdg = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let dir = RuntimeDir::open(xdg.as_deref()).map_err(io::Error::other)?;
-    claim_in(&dir.socket().with_file_name("window"))
+    claim_in(&dir)
 }
 
-fn claim_in(path: &Path) -> io::Result<Option<Single>> {
-    let (lock, socket) = (path.with_extension("lock"), path.with_extension("sock"));
-    let lock = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(lock)?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            // To connect is to ask. One that begins or ends at this moment has nothing to show yet, or any more.
-            let _ = UnixStream::connect(socket);
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    }
+fn claim_in(dir: &RuntimeDir) -> io::Result<Option<Single>> {
+    let socket = dir.socket().with_file_name("window.sock");
+    let Some(lock) = dir.be_the_only("window")? else {
+        // To connect is to ask. One that begins or ends at this moment has nothing to show yet, or any more.
+        let _ = UnixStream::connect(socket);
+        return Ok(None);
+    };
     match fs::remove_file(&socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -73,16 +63,16 @@ mod tests {
     #[tokio::test]
     async fn a_second_window_shows_the_first_and_a_dead_one_is_none() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("window");
-        let first = claim_in(&path).unwrap().unwrap();
+        let dir = RuntimeDir::open(Some(folder.path())).unwrap();
+        let first = claim_in(&dir).unwrap().unwrap();
         let (told, mut shown) = mpsc::unbounded_channel();
         let serving = tokio::spawn(first.serve(move || told.send(()).unwrap()));
         for _ in 0..2 {
-            assert!(claim_in(&path).unwrap().is_none());
+            assert!(claim_in(&dir).unwrap().is_none());
             shown.recv().await.unwrap();
         }
         serving.abort();
         let _ = serving.await;
-        assert!(claim_in(&path).unwrap().is_some());
+        assert!(claim_in(&dir).unwrap().is_some());
     }
 }

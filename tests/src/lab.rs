@@ -28,8 +28,9 @@ use folder::Folder;
 const USERS: [(&str, u32); 2] = [("alice", 4001), ("bob", 4002)];
 
 /// The programs that a lab's `PATH` begins with, where they are built.
-const PROGRAMS: [&str; 5] = [
+const PROGRAMS: [&str; 6] = [
     "minitunnel",
+    "minitunnel-tray",
     "minitunnel-helper",
     "minitunnel-keep",
     "minitunnel-window",

@@ -53,6 +53,7 @@ mod agent;
 mod bus;
 mod caller;
 mod cluster;
+mod desktop;
 mod ground;
 mod lab;
 mod minikube;
@@ -70,6 +71,7 @@ pub use caller::{Answer, Caller, Refusal};
 pub use cluster::{
     Cluster, ClusterOptions, Exposed, NODE_PORT, POD_PORT, ProxyMode, Worker, ingress,
 };
+pub use desktop::{FakeIcon, FakeNotifications, FakePanel, MenuEntry, SessionBus, Shown};
 pub use ground::{Ground, PeerHelper};
 pub use lab::{Lab, Place};
 pub use minikube::MinikubeHome;

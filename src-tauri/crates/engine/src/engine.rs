@@ -3,11 +3,14 @@
 mod helper;
 mod kernel;
 mod locks;
+mod preferences;
 mod resume;
 mod suspects;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -25,10 +28,12 @@ use crate::{
     cluster::{self, AssignError},
     minikube::{self, Home},
     reducer::{Effect, Input, Request, Scope, State, clean_up, next_wake, reduce, snapshot},
+    settings,
 };
 
 pub use helper::HelperWay;
 pub use minitunnel_session::{Answer, Ask, Ended, Handle, NotTaken};
+use preferences::Preferences;
 
 /// At most 30 snapshots a second (`DESIGN.md`, "one loop"): eyes see no more, and pages draw no more.
 const SNAPSHOT_GAP: Duration = Duration::from_millis(33);
@@ -48,6 +53,27 @@ pub struct Options {
     pub scope: Scope,
     /// How it reaches the helper.
     pub helper: HelperWay,
+    /// The file of the user's settings; without it, they are the defaults.
+    pub settings: Option<PathBuf>,
+    /// What opens the window, where there is a desktop.
+    pub window: Option<OpenWindow>,
+}
+
+/// Opens the window, or says in a sentence why it can't.
+#[derive(Clone)]
+pub struct OpenWindow(Arc<dyn Fn() -> Answer + Send + Sync>);
+
+impl OpenWindow {
+    /// By that function, which is not to wait for the window's end.
+    pub fn new(open: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+}
+
+impl fmt::Debug for OpenWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenWindow")
+    }
 }
 
 /// Starts an engine on this thread's runtime; it ends after [`Command::Quit`], or when its task is aborted.
@@ -66,10 +92,14 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     if matches!(options.helper, HelperWay::Inherited(_)) {
         state.grant();
     }
-    let (publish, snapshots) = watch::channel(Arc::new(snapshot(&mut state)));
+    let (preferences, settled) = Preferences::new(options.settings, options.window)?;
+    let mut first = snapshot(&mut state);
+    preferences.show(&mut first);
+    let (publish, snapshots) = watch::channel(Arc::new(first));
     let engine = Engine {
         clock: Clock::new(),
         state,
+        preferences,
         helper: helper::Helper::new(options.helper, inputs.clone()),
         locks: locks::Locks::new(options.home, inputs.clone()),
         clusters: BTreeMap::new(),
@@ -83,7 +113,7 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     };
     Ok((
         Handle::new(asks, snapshots),
-        tokio::spawn(engine.run(queue, asked, back)),
+        tokio::spawn(engine.run(queue, asked, back, settled)),
     ))
 }
 
@@ -137,6 +167,7 @@ fn uptime() -> Duration {
 struct Engine {
     clock: Clock,
     state: State,
+    preferences: Preferences,
     helper: helper::Helper,
     locks: locks::Locks,
     clusters: BTreeMap<ProfileName, cluster::Handle>,
@@ -169,6 +200,7 @@ impl Engine {
         mut queue: mpsc::Receiver<Input>,
         mut asked: mpsc::Receiver<Ask>,
         mut cleaned: mpsc::Receiver<Cleanup>,
+        mut settled: mpsc::Receiver<settings::Read>,
     ) {
         let mut published = Instant::now();
         let mut dirty = false;
@@ -191,6 +223,7 @@ impl Engine {
                 }
                 Some(ask) = asked.recv() => self.ask(ask),
                 Some(cleanup) = cleaned.recv() => self.clean_addresses(cleanup),
+                Some(read) = settled.recv() => self.preferences.take(read),
                 () = abandoned(&mut self.cleanups) => {}
                 () = sleep_until(wake.unwrap_or(published)), if wake.is_some() => {
                     self.take(Input::Tick);
@@ -228,9 +261,8 @@ impl Engine {
             Ask::Command { command, taken } => {
                 tracing::info!(?command, "asked");
                 let answer = match command {
-                    Command::Configure { .. } | Command::OpenWindow => {
-                        Err("this session has no desktop".to_owned())
-                    }
+                    Command::Configure { settings } => self.preferences.configure(settings),
+                    Command::OpenWindow => self.preferences.open_window(),
                     command => {
                         self.take(Input::Command(command));
                         Ok(())
@@ -361,6 +393,7 @@ impl Engine {
 
     fn publish_snapshot(&mut self) {
         let mut new = snapshot(&mut self.state);
+        self.preferences.show(&mut new);
         let old = self.publish.borrow().clone();
         let at = self.clock.now();
         for change in changes(&old, &new) {

@@ -12,7 +12,7 @@ mod route;
 mod service;
 mod session;
 mod settings;
-mod shown;
+pub mod shown;
 mod snapshot;
 #[cfg(feature = "ts")]
 mod ts;
@@ -26,7 +26,7 @@ pub use route::{GroupKind, GroupState, RouteGroup};
 pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};
 pub use session::{FromSession, Hello, PROTOCOL, ToSession};
 pub use settings::Settings;
-pub use shown::shown;
+pub use shown::{printable, shown};
 pub use snapshot::{
     Activity, BrokenProfile, CleanupItem, CleanupReport, ClusterState, FailureCause, HelperStatus,
     Left, MinikubeTunnel, ProfileStatus, Snapshot, TargetState, Timestamp, TunnelState, WaitingFor,

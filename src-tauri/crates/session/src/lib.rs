@@ -14,12 +14,16 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::oneshot,
+};
 
 pub use beginnings::{Beginnings, UnwatchedError};
 pub use client::{ConnectError, WayOut, connect};
@@ -28,6 +32,9 @@ pub use server::Server;
 
 /// How long either end waits for the other's `Hello`.
 const HELLO_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The lock of the one session.
+const SESSION: &str = "session";
 
 /// The user's own folder for what lives as long as the session does, and the paths in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,17 +98,43 @@ impl RuntimeDir {
     /// The file stays: were it removed, one who had it open could lock a file without a name while the next session locks
     /// another.
     fn lock(&self) -> io::Result<Option<File>> {
-        let path = self.0.join("session.lock");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path)?;
+        self.be_the_only(SESSION)
+    }
+
+    /// Becomes the user's only one of a kind, for as long as the file lives; `None` if there is one.
+    ///
+    /// # Errors
+    ///
+    /// If the file can't be opened or locked.
+    pub fn be_the_only(&self, kind: &str) -> io::Result<Option<File>> {
+        let file = self.lock_file(kind)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(file)),
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits for the end of the session that runs, whatever it speaks and however it ends.
+    pub async fn until_ended(&self) {
+        let (ended, end) = oneshot::channel();
+        let file = self.lock_file(SESSION);
+        // A task of the runtime would keep its end waiting.
+        thread::spawn(move || {
+            // Where it can't be waited for, it is taken for ended, and looked at.
+            let _ = file.map(|file| flock(&file, FlockOperation::LockExclusive));
+            let _ = ended.send(());
+        });
+        let _ = end.await;
+    }
+
+    fn lock_file(&self, kind: &str) -> io::Result<File> {
+        let path = self.0.join(format!("{kind}.lock"));
+        File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -31,9 +31,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 ///
 /// Folders are watched one by one, as the home also has caches and disks of many gigabytes that concern nobody. For one
 /// that does not exist, the nearest folder above it is watched.
-#[derive(Debug)]
 pub struct Watcher {
-    home: Home,
+    /// The folders that hold what is read.
+    folders: Box<dyn Fn() -> Vec<PathBuf> + Send>,
     watcher: RecommendedWatcher,
     /// What is watched, and which folder it was then: one that was made anew under its name needs a new watch.
     watched: BTreeMap<PathBuf, Identity>,
@@ -87,6 +87,15 @@ pub fn forward<T: Send + 'static>(
 )]
 pub struct WatchError(#[from] notify::Error);
 
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = &self.watched;
+        f.debug_struct("Watcher")
+            .field("watched", watched)
+            .finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     changed: Notify,
@@ -97,8 +106,18 @@ struct Shared {
 }
 
 impl Watcher {
-    /// Begins to watch.
+    /// Begins to watch what is minikube's.
     pub fn new(home: &Home) -> Result<Self, WatchError> {
+        let home = home.clone();
+        Self::over(move || folders(&home))
+    }
+
+    /// Begins to watch a folder of files, existing or not.
+    pub(crate) fn of_folder(path: PathBuf) -> Result<Self, WatchError> {
+        Self::over(move || vec![path.clone()])
+    }
+
+    fn over(wanted: impl Fn() -> Vec<PathBuf> + Send + 'static) -> Result<Self, WatchError> {
         let shared = Arc::new(Shared::default());
         let events = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -107,7 +126,7 @@ impl Watcher {
             }
         })?;
         let mut this = Self {
-            home: home.clone(),
+            folders: Box::new(wanted),
             watcher,
             watched: BTreeMap::new(),
             shared,
@@ -152,7 +171,7 @@ impl Watcher {
                     let _ = self.watcher.unwatch(&path);
                 }
             }
-            let wanted = folders(&self.home);
+            let wanted = (self.folders)();
             let now: BTreeMap<PathBuf, Identity> =
                 wanted.iter().filter_map(|folder| nearest(folder)).collect();
             self.shared

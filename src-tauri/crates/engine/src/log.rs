@@ -16,7 +16,7 @@ use tracing_subscriber::{
     EnvFilter, Layer, fmt::layer, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use crate::out::{complain, printable};
+use crate::shown::printable;
 
 /// Says more or less than -v, by target and level: `minitunnel=debug`.
 const VARIABLE: &str = "MINITUNNEL_LOG";
@@ -32,22 +32,23 @@ static FILE: Mutex<Option<LogFile>> = Mutex::new(None);
 static SHOWN: AtomicBool = AtomicBool::new(false);
 
 /// Sends events where they belong, from now on.
-pub(crate) fn start(verbose: u8) {
+///
+/// # Errors
+///
+/// If the variable says nothing, which is then ignored: the sentence to complain with.
+pub fn start(verbose: u8) -> Result<(), String> {
     let to_stderr = match verbose {
         0 => "error",
         1 => SESSION,
         2 => "warn,minitunnel=debug",
         _ => "info,minitunnel=trace",
     };
-    let asked = std::env::var(VARIABLE).unwrap_or_default();
-    if let Err(what) = chosen(&asked) {
-        complain!("minitunnel: {what}");
-    }
+    let wanted = std::env::var(VARIABLE).unwrap_or_default();
     let filter = |default: &str| {
-        let chosen = chosen(&asked).ok().flatten();
+        let chosen = chosen(&wanted).ok().flatten();
         chosen.unwrap_or_else(|| EnvFilter::new(default))
     };
-    let asked = verbose > 0 || !asked.is_empty();
+    let asked = verbose > 0 || !wanted.is_empty();
     SHOWN.store(asked && io::stderr().is_terminal(), Ordering::Relaxed);
     let stderr = layer()
         .with_target(false)
@@ -57,6 +58,7 @@ pub(crate) fn start(verbose: u8) {
         .with(stderr.with_filter(filter(to_stderr)))
         .with(session.with_filter(filter(SESSION)))
         .init();
+    chosen(&wanted).map(drop)
 }
 
 /// What the variable chooses, if it says anything.
@@ -73,12 +75,12 @@ fn chosen(value: &str) -> Result<Option<EnvFilter>, String> {
 }
 
 /// Whether the terminal shows events: it is nothing to draw on then.
-pub(crate) fn is_shown() -> bool {
+pub fn is_shown() -> bool {
     SHOWN.load(Ordering::Relaxed)
 }
 
 /// Writes the session's events to that file.
-pub(crate) fn to_file(path: PathBuf) {
+pub fn to_file(path: PathBuf) {
     match LogFile::open(path) {
         Ok(file) => *FILE.lock().unwrap_or_else(PoisonError::into_inner) = Some(file),
         // The session goes on without.
@@ -87,7 +89,7 @@ pub(crate) fn to_file(path: PathBuf) {
 }
 
 /// The file that a log is put away to.
-pub(crate) fn put_away(path: &Path) -> PathBuf {
+pub fn put_away(path: &Path) -> PathBuf {
     path.with_extension("log.old")
 }
 
