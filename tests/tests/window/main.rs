@@ -8,6 +8,7 @@ use minitunnel_e2e::{
 
 mod cleanup;
 mod life;
+mod settings;
 mod tunnel;
 
 /// Nobody is asked about tunnels; to remove what is another program's the user always is.
