@@ -212,6 +212,11 @@ impl Window {
         Ok(())
     }
 
+    /// Ends its driver, after its own end.
+    pub async fn ended(mut self) -> Result {
+        self.driver.kill().await
+    }
+
     /// Closes it.
     pub async fn close(mut self) -> Result {
         self.page.close().await?;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 /// Serves root's socket of the lab as long as it lives.
 pub(crate) fn start(lab: &Lab, snapshot: Snapshot, report: CleanupReport) -> Result<JoinSet<()>> {
-    let dir = RuntimeDir::open(Some(&lab.outside_path("/run/user/0")))?;
+    let dir = RuntimeDir::open(Some(lab.outside_path("/run/user/0").as_path()))?;
     let server = Server::claim(&dir)?.ok_or_else(|| anyhow::anyhow!("a session runs already"))?;
     let hello = Hello {
         protocol: PROTOCOL,

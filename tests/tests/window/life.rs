@@ -37,7 +37,7 @@ async fn the_tunnel_does_not_notice_that_the_window_is_killed() -> Result {
         "{}",
         session.report("panicked")
     );
-    drop(window);
+    window.ended().await?;
     let again = desk.window().await?;
     again.state("Connected").await?;
     again.close().await?;
