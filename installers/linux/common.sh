@@ -151,8 +151,17 @@ build_page() {
     (cd "$repository/ui" && npm ci --no-audit --no-fund && npm run build)
 }
 
-# Builds the programs as this user.
+# Whether there is a desktop here, which is what the window is for.
+has_desktop() { [[ -n ${DISPLAY-}${WAYLAND_DISPLAY-} ]] || compgen -G '/usr/share/*sessions/*.desktop' >/dev/null; }
+
+# Builds the programs as this user; the window, which takes a web engine, where there is a desktop.
 build_release() {
-    install_missing
-    (cd "$repository" && cargo build --locked --release --target-dir "$target" --package minitunnel-cli --package minitunnel-helper --package minitunnel-tray)
+    local programs=(--package minitunnel-cli --package minitunnel-helper --package minitunnel-tray) missing=()
+    if has_desktop; then
+        programs+=(--package minitunnel-window)
+        mapfile -t missing < <(window_packages)
+    fi
+    install_missing "${missing[@]}"
+    if has_desktop; then build_page; fi
+    (cd "$repository" && cargo build --locked --release --target-dir "$target" "${programs[@]}")
 }

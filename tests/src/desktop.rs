@@ -27,7 +27,10 @@ pub struct SessionBus {
 impl SessionBus {
     /// Starts dbus-daemon as that place's user.
     pub async fn start(place: &Place) -> Result<Self> {
-        let address = format!("unix:path={}/session-bus", place.home().display());
+        let socket = place.home().join("session-bus");
+        // One that was killed leaves it.
+        let _ = std::fs::remove_file(&socket);
+        let address = format!("unix:path={}", socket.display());
         let mut daemon = place.command("dbus-daemon");
         daemon.args(["--session", "--nofork", "--nopidfile", "--print-address"]);
         let daemon = Process::spawn(daemon.arg(format!("--address={address}"))).await?;
@@ -226,11 +229,15 @@ impl FakeIcon {
 
     /// Clicks the first entry whose label begins so, when it is there.
     pub async fn click(&self, label: &str) -> Result {
-        let entry = self.entry(label).await?;
-        ensure!(entry.enabled, "{label} can't be clicked");
-        let event = (entry.id, "clicked", Variant::from(0_i32), 0_u32);
-        self.call("/MenuBar", "com.canonical.dbusmenu", "Event", &event)
-            .await?;
+        eventually(WAIT, label, async || {
+            let entry = self.entry(label).await?;
+            ensure!(entry.enabled, "{label} can't be clicked");
+            // The menu may be another one by now, with other numbers: then the click is refused.
+            let event = (entry.id, "clicked", Variant::from(0_i32), 0_u32);
+            self.call("/MenuBar", "com.canonical.dbusmenu", "Event", &event)
+                .await
+        })
+        .await?;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Panels that come and go, other sessions, second instances, sudden ends.
 
+use anyhow::Context as _;
 use minitunnel_e2e::{FakePanel, Process, Result, Signal, WAIT};
 
 use crate::Desk;
@@ -123,15 +124,16 @@ async fn the_end_of_the_desktops_session_ends_the_tunnel() -> Result {
 #[tokio::test]
 async fn after_an_upgrade_under_it_the_tray_offers_to_restart_with_its_tunnels() -> Result {
     let desk = Desk::new().await?;
-    let program = desk.lab.program("minitunnel-tray")?;
     let folder = desk.lab.user("alice").home().join("programs");
     std::fs::create_dir(&folder)?;
     let mine = folder.join("minitunnel-tray");
-    std::fs::copy(std::fs::canonicalize(program_outside(&desk)?)?, &mine)?;
+    let this = std::env::current_exe()?;
+    let target = this.ancestors().nth(2);
+    let built = target.context("a test outside of a target folder")?;
+    std::fs::copy(built.join("minitunnel-tray"), &mine)?;
     desk.lab
         .sh(&format!("chown -R alice {}", folder.display()))
         .await?;
-    assert!(program.exists());
     let mut panel = FakePanel::start(&desk.session).await?;
     let tray = Process::spawn(desk.session.command(&mine.to_string_lossy()).arg("-v")).await?;
     let icon = panel.icon().await?;
@@ -151,12 +153,4 @@ async fn after_an_upgrade_under_it_the_tray_offers_to_restart_with_its_tunnels()
     assert!(icon.menu().await?.find("Restart").is_none());
     tray.signal(Signal::TERM)?;
     Ok(())
-}
-
-/// The program as this process reaches it.
-fn program_outside(_desk: &Desk) -> Result<std::path::PathBuf> {
-    let this = std::env::current_exe()?;
-    let target = this.ancestors().nth(2);
-    let target = anyhow::Context::context(target, "a test outside of a target folder")?;
-    Ok(target.join("minitunnel-tray"))
 }

@@ -118,6 +118,7 @@ pub(crate) async fn run(place: Place, start: Start, executable: Executable, even
         told: Snapshot::default(),
         follower: Follower::default(),
         clicks: BTreeMap::new(),
+        clicks_before: BTreeMap::new(),
         mine: start.tunnels.clone(),
         fresh: start.tunnels,
     };
@@ -128,6 +129,8 @@ pub(crate) async fn run(place: Place, start: Start, executable: Executable, even
             return End::Quit;
         }
     };
+    // Something to see at once.
+    app.draw();
     loop {
         let entered = tokio::select! {
             entered = app.place.enter(|| Ok::<_, NoSession>(app.powers())) => entered,
@@ -181,8 +184,10 @@ struct App {
     /// What notices were told of.
     told: Snapshot,
     follower: Follower,
-    /// The actions of the menu and of the one before it, as a click may have been on its way.
+    /// The actions of the menu by their identity.
     clicks: BTreeMap<String, Action>,
+    /// Those of the menu before it, as a click may be on its way.
+    clicks_before: BTreeMap<String, Action>,
     /// The tunnels that were started here, which go on when a terminal's session ends.
     mine: BTreeSet<ProfileName>,
     /// Those among them that the user's click has asked for, and no session has heard of yet.
@@ -248,8 +253,17 @@ impl App {
         self.about.trouble = None;
         self.told = Snapshot::default();
         self.follower = Follower::default();
-        let again: Vec<Command> = self.mine.iter().map(|name| self.again(name)).collect();
-        self.fresh.clear();
+        let last = self.last.clone();
+        let fresh = std::mem::take(&mut self.fresh);
+        let wanted = |name: &ProfileName| {
+            fresh.contains(name) || last.wants(name) || last.interrupted.contains(name)
+        };
+        self.mine.retain(wanted);
+        let again = self
+            .mine
+            .iter()
+            .map(|name| again(name, fresh.contains(name)));
+        let again: Vec<Command> = again.collect();
         if handle.commands(again).await.is_err() {
             return Left::Ended;
         }
@@ -269,17 +283,6 @@ impl App {
                 () = at(self.open_by) => self.no_panel(),
                 () = signals.next() => return Left::For(End::Quit),
             }
-        }
-    }
-
-    /// How a tunnel is brought up again in another session.
-    fn again(&self, name: &ProfileName) -> Command {
-        let profile = name.clone();
-        if self.fresh.contains(name) {
-            let target = TargetState::Up;
-            Command::SetTarget { profile, target }
-        } else {
-            Command::Resume { profile }
         }
     }
 
@@ -314,8 +317,6 @@ impl App {
             }
             self.told = settled(&self.told, &snapshot);
         }
-        self.mine
-            .retain(|name| snapshot.wants(name) || snapshot.interrupted.contains(name));
         if hosted {
             for command in self.follower.follow(&snapshot) {
                 self.give(handle, command);
@@ -329,11 +330,8 @@ impl App {
         let Some(panel) = &self.panel else { return };
         let menu = menu(&self.last, &self.about);
         let now = actions(&menu);
-        if now.keys().ne(self.clicks.keys()) {
-            let before = std::mem::replace(&mut self.clicks, now);
-            for (id, action) in before {
-                self.clicks.entry(id).or_insert(action);
-            }
+        if now != self.clicks {
+            self.clicks_before = std::mem::replace(&mut self.clicks, now);
         }
         panel.show(Shown {
             menu,
@@ -346,7 +344,8 @@ impl App {
     fn hear(&mut self, handle: Option<&Handle>, event: Event) -> Option<End> {
         match event {
             Event::Clicked(id) => {
-                let action = self.clicks.get(&id).cloned()?;
+                let known = self.clicks.get(&id).or_else(|| self.clicks_before.get(&id));
+                let action = known.cloned()?;
                 self.act(handle, action)
             }
             Event::LeftClick => {
@@ -396,11 +395,7 @@ impl App {
                 }));
             }
             Action::OpenWindow => self.open_window(),
-            Action::Copy(text) => {
-                if let Err(problem) = self.clipboard.set(&text) {
-                    self.say(problem);
-                }
-            }
+            Action::Copy(text) => self.clipboard.set(text, self.tell.clone()),
             Action::Start(profile) => {
                 self.mine.insert(profile.clone());
                 let target = TargetState::Up;
@@ -472,6 +467,17 @@ impl App {
         if let Some(notifier) = &self.notifier {
             notifier.show(notice);
         }
+    }
+}
+
+/// How a tunnel is brought up in another session; by the user's click, or because it was up in the last one.
+fn again(name: &ProfileName, clicked: bool) -> Command {
+    let profile = name.clone();
+    if clicked {
+        let target = TargetState::Up;
+        Command::SetTarget { profile, target }
+    } else {
+        Command::Resume { profile }
     }
 }
 

@@ -4,6 +4,7 @@ use std::{
     os::unix::process::CommandExt as _,
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use minitunnel_engine::engine::Answer;
@@ -56,30 +57,33 @@ async fn next(changes: &mut zbus::fdo::NameOwnerChangedStream) -> Option<bool> {
     Some(arguments.new_owner().is_some())
 }
 
-/// Puts a text into the clipboard, and keeps it there as long as the value lives.
-#[derive(Default)]
-pub(crate) struct Clipboard(Option<arboard::Clipboard>);
+/// The clipboard, which has a text as long as the value lives.
+#[derive(Clone, Default)]
+pub(crate) struct Clipboard(Arc<Mutex<Option<arboard::Clipboard>>>);
 
 impl Clipboard {
-    /// Puts the text there, or says in a sentence why that can't be.
-    pub(crate) fn set(&mut self, text: &str) -> Answer {
-        let connected = match self.0.take() {
-            Some(clipboard) => Ok(clipboard),
-            None => arboard::Clipboard::new(),
-        };
-        let set = connected.and_then(|mut clipboard| {
-            clipboard.set_text(text)?;
-            Ok(clipboard)
-        });
-        match set {
-            Ok(clipboard) => {
-                self.0 = Some(clipboard);
-                Ok(())
+    /// Puts the text there, or says why that can't be. It is no work for the engine's thread: a screen may hang.
+    pub(crate) fn set(&self, text: String, events: UnboundedSender<Event>) {
+        let this = self.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = this.put(&text) {
+                let _ = events.send(Event::Said(format!(
+                    "{text} can't be copied ({error}): open the window and copy it there"
+                )));
             }
-            Err(error) => Err(format!(
-                "{text} can't be copied ({error}): open the window and copy it there"
-            )),
-        }
+        });
+    }
+
+    fn put(&self, text: &str) -> Result<(), arboard::Error> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clipboard = match held.take() {
+            Some(clipboard) => clipboard,
+            None => arboard::Clipboard::new()?,
+        };
+        // One that fails, as the screen is another one, is not kept.
+        clipboard.set_text(text)?;
+        *held = Some(clipboard);
+        Ok(())
     }
 }
 

@@ -16,10 +16,8 @@ mod signals;
 mod testing;
 
 use std::{
-    fs::File,
     io::Write as _,
     os::unix::process::CommandExt as _,
-    path::PathBuf,
     process::{Command, ExitCode},
 };
 
@@ -102,8 +100,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         return Ok(());
     };
     runtime.shutdown_background();
-    let headless = arguments.headless;
-    Err(replace(path, tunnels.into_iter().collect(), headless, only))
+    let mut command = Command::new(&path);
+    command.args((0..arguments.verbose).map(|_| "-v"));
+    command.args(arguments.headless.then_some("--headless"));
+    for tunnel in tunnels {
+        command.args(["--start", tunnel.as_str()]);
+    }
+    // The lock goes with this program.
+    drop(only);
+    let error = command.exec();
+    Err(anyhow!("{} can't be started: {error}", path.display()))
 }
 
 /// Has the tray that runs open its window.
@@ -117,19 +123,4 @@ async fn show_the_first(place: &Place) -> anyhow::Result<()> {
         Ok(()) => Ok(()),
         Err(_) => desktop::open_window().map_err(|problem| anyhow!(problem)),
     }
-}
-
-/// Becomes the program that is at this path now; returns only if it can't.
-fn replace(path: PathBuf, tunnels: Vec<ProfileName>, headless: bool, only: File) -> anyhow::Error {
-    // The lock goes with this program.
-    drop(only);
-    let mut command = Command::new(&path);
-    for tunnel in tunnels {
-        command.args(["--start", tunnel.as_str()]);
-    }
-    if headless {
-        command.arg("--headless");
-    }
-    let error = command.exec();
-    anyhow!("{} can't be started: {error}", path.display())
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use minitunnel_model::ProfileName;
 use notify_rust::{Notification, NotificationHandle, NotificationResponse};
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::{
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::AbortHandle,
+};
 
 use crate::{
     app::Event,
@@ -30,9 +33,10 @@ impl Notifier {
 }
 
 async fn run(mut given: UnboundedReceiver<Notice>, events: UnboundedSender<Event>) {
-    let mut last: BTreeMap<(Subject, Option<ProfileName>), u32> = BTreeMap::new();
+    // Of each subject the number of the last notice, and who waits for a click on it.
+    let mut last: BTreeMap<(Subject, Option<ProfileName>), (u32, AbortHandle)> = BTreeMap::new();
     while let Some(notice) = given.recv().await {
-        let handle = match show(&notice, last.get(&notice.about).copied()).await {
+        let handle = match show(&notice, last.get(&notice.about).map(|(id, _)| *id)).await {
             Ok(handle) => handle,
             Err(error) => {
                 // What it says stands in the menu and the window too.
@@ -40,9 +44,11 @@ async fn run(mut given: UnboundedReceiver<Notice>, events: UnboundedSender<Event
                 continue;
             }
         };
-        last.insert(notice.about, handle.id());
-        if !notice.actions.is_empty() {
-            tokio::spawn(answered(handle, notice.actions, events.clone()));
+        let id = handle.id();
+        let waits = tokio::spawn(answered(handle, notice.actions, events.clone()));
+        let replaced = last.insert(notice.about, (id, waits.abort_handle()));
+        if let Some((_, waited)) = replaced {
+            waited.abort();
         }
     }
 }
@@ -86,6 +92,7 @@ async fn answered(
     actions: Vec<(&'static str, Action)>,
     events: UnboundedSender<Event>,
 ) {
+    // A click on one without buttons says nothing, but its end is the end of the connection to its server.
     handle
         .wait_for_action_async(move |response: &NotificationResponse| {
             let at = match response {

@@ -81,29 +81,30 @@ impl Panel {
 
 /// Shows the latest of what is ordered, until nobody orders any more.
 fn run(orders: &Receiver<Order>) {
-    let mut shown = Shown::default();
+    let mut shown: Option<Shown> = None;
     let mut icon: Option<TrayIcon> = None;
     while let Ok(order) = orders.recv() {
         let mut wanted = shown.clone();
-        let mut again = icon.is_none();
+        let mut again = false;
         for order in std::iter::once(order).chain(orders.try_iter()) {
             match order {
-                Order::Show(shown) => wanted = shown,
+                Order::Show(shown) => wanted = Some(shown),
                 Order::Again => again = true,
             }
         }
-        if !again && wanted == shown {
+        let Some(now) = wanted else { continue };
+        if !again && shown.as_ref() == Some(&now) {
             continue;
         }
         match &icon {
-            None => match make(&wanted) {
+            None => match make(&now) {
                 Ok(made) => icon = Some(made),
                 // The watch of the panel tells when it is worth another try.
                 Err(error) => tracing::warn!(%error, "the panel takes no icon"),
             },
-            Some(icon) => update(icon, &wanted, (!again).then_some(&shown)),
+            Some(icon) => update(icon, &now, shown.as_ref().filter(|_| !again)),
         }
-        shown = wanted;
+        shown = Some(now);
     }
 }
 
