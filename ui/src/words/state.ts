@@ -1,5 +1,4 @@
 import type { HelperStatus, ProfileStatus, Reach } from "../model";
-import { span } from "./time";
 
 /** How a state is coloured. */
 export type Tone = "ok" | "warn" | "bad" | "off";
@@ -11,10 +10,12 @@ export interface Said {
   short: string;
   /** For the profile's own head. */
   title: string;
+  /** Since when, where that is told. */
+  since?: number;
 }
 
-/** What is to be shown of a profile's tunnel; `now` is for how long it has been so. */
-export function said(status: ProfileStatus, now: number): Said {
+/** What is to be shown of a profile's tunnel. */
+export function said(status: ProfileStatus): Said {
   const { tunnel } = status;
   switch (tunnel.state) {
     case "disconnected": {
@@ -28,7 +29,7 @@ export function said(status: ProfileStatus, now: number): Said {
       return { tone: "warn", short: "Stopping…", title: "Stopping…" };
     case "connected": {
       const services = counted(status.load_balancers.filter(hasAddress).length, "service");
-      return { tone: "ok", short: `Connected, ${services}`, title: `Connected for ${span(now - tunnel.since)}` };
+      return { tone: "ok", short: `Connected, ${services}`, title: "Connected", since: tunnel.since };
     }
     case "blocked": {
       const [first] = tunnel.conflicts;
