@@ -139,7 +139,7 @@ async fn main() -> Result {
         for dark in [false, true] {
             let theme = if dark { "dark" } else { "light" };
             let name = format!("{}-{theme}", screen.name);
-            let _session = match &screen.snapshot {
+            let session = match &screen.snapshot {
                 Some(snapshot) => {
                     Some(session::start(&lab, snapshot.clone(), examples::cleanup())?)
                 }
@@ -157,6 +157,9 @@ async fn main() -> Result {
                 found.push(format!("{name}: {violation}"));
             }
             window.close().await?;
+            if let Some(mut session) = session {
+                session.shutdown().await;
+            }
             taken += 1;
         }
     }

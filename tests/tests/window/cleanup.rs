@@ -51,7 +51,9 @@ async fn a_clean_up_removes_what_was_previewed_and_chosen_and_nothing_else() -> 
         .await?;
     let window = desk.window().await?;
     window.heading("minikube").await?;
-    window.find("//button[starts-with(normalize-space(), 'Clean up… 2')]").await?;
+    window
+        .find("//button[starts-with(normalize-space(), 'Clean up… 2')]")
+        .await?;
     let routes = scene.lab.routes().await?;
     window.click("Clean up…").await?;
     window
