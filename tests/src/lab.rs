@@ -33,10 +33,12 @@ const USERS: [(&str, u32); 4] = [
 ];
 
 /// The programs that a lab's `PATH` begins with, where they are built.
-const PROGRAMS: [&str; 4] = [
+const PROGRAMS: [&str; 6] = [
     "minitunnel",
+    "minitunnel-tray",
     "minitunnel-helper",
     "minitunnel-keep",
+    "minitunnel-window",
     LAB_PROGRAM,
 ];
 /// The harness's own helper program.

@@ -53,6 +53,7 @@ mod agent;
 mod bus;
 mod caller;
 mod cluster;
+mod desktop;
 mod front;
 mod ground;
 mod lab;
@@ -63,6 +64,7 @@ mod scene;
 mod terminal;
 mod trap;
 mod wait;
+mod window;
 
 pub use agent::Agent;
 pub use bus::SystemBus;
@@ -70,6 +72,7 @@ pub use caller::{Answer, Caller, Refusal};
 pub use cluster::{
     Cluster, ClusterOptions, Exposed, NODE_PORT, POD_PORT, ProxyMode, Worker, ingress,
 };
+pub use desktop::{FakeIcon, FakeNotifications, FakePanel, MenuEntry, SessionBus, Shown};
 pub use front::{Front, Trouble};
 pub use ground::{Ground, PeerHelper};
 pub use lab::{Lab, Place};
@@ -80,6 +83,7 @@ pub use scene::Scene;
 pub use terminal::Terminal;
 pub use trap::{Effect, Point, Trap};
 pub use wait::{WAIT, eventually};
+pub use window::{Display, Look, Window};
 
 /// The result of a test or of a step of one.
 pub type Result<T = ()> = anyhow::Result<T>;

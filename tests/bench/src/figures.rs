@@ -12,6 +12,7 @@ mod profiles;
 mod repair;
 mod start;
 mod thousand;
+mod tray;
 
 use std::fmt;
 
@@ -47,6 +48,8 @@ pub(crate) enum Family {
     Moves,
     /// A cluster that comes back.
     Back,
+    /// The tray: start, click, memory, idle.
+    Tray,
 }
 
 impl Family {
@@ -64,6 +67,7 @@ impl Family {
             Self::Changes => changes::measure(runs).await,
             Self::Moves => moves::measure(runs).await,
             Self::Back => back::measure(runs).await,
+            Self::Tray => tray::measure(runs).await,
         }
     }
 }

@@ -66,6 +66,18 @@ impl Proc {
         })
     }
 
+    /// How often its threads have gone to sleep, and so have been woken.
+    pub(crate) fn wakeups(&self) -> Result<u64> {
+        let mut all = 0;
+        for task in fs::read_dir(self.0.join("task"))? {
+            let status = fs::read_to_string(task?.path().join("status"))?;
+            let mut lines = status.lines();
+            let of = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            all += of.context("an odd status")?.trim().parse::<u64>()?;
+        }
+        Ok(all)
+    }
+
     /// What it has used once it does nothing any more.
     pub(crate) async fn at_rest(&self) -> Result<Used> {
         // Longer than a session holds a snapshot back (33 ms).

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use kube::Client;
 use minitunnel_e2e::{
-    Cluster, ClusterOptions, Lab, MinikubeHome, Process, ProxyMode, Result, Signal, SystemBus,
-    WAIT, eventually,
+    Cluster, ClusterOptions, Lab, MinikubeHome, Process, ProxyMode, Result, SessionBus, Signal,
+    SystemBus, WAIT, eventually,
 };
 use minitunnel_model::Route;
 use tokio::process::Command;
@@ -203,6 +203,11 @@ impl Scene {
             Ok(())
         })
         .await
+    }
+
+    /// Alice's session bus.
+    pub(crate) async fn session_bus(&self) -> Result<SessionBus> {
+        SessionBus::start(&self.lab.user(USER)).await
     }
 
     /// The session socket of alice's `up`.

@@ -90,7 +90,7 @@ async fn engine(
         let command = match ask {
             // One that has gone is not told.
             Ask::Command { command, taken } => {
-                let _ = taken.send(());
+                let _ = taken.send(Ok(()));
                 command
             }
             Ask::Cleanup {
@@ -211,9 +211,19 @@ fn is_part(heard: &Value, said: Option<&Value>) -> bool {
     };
     let name = fields.get("profile").and_then(Value::as_str);
     name.is_none_or(is_name)
-        && fields
-            .iter()
-            .all(|(key, value)| said.get(key) == Some(value))
+        && fields.iter().all(|(key, value)| match said.get(key) {
+            Some(said) if key == "settings" => is_completed(value, said),
+            said => said == Some(value),
+        })
+}
+
+/// Whether these settings are what was said, and the defaults where nothing was. They may come as an array too.
+fn is_completed(heard: &Value, said: &Value) -> bool {
+    let Some(said) = said.as_object() else {
+        return said.is_array();
+    };
+    let mut fields = heard.as_object().into_iter().flatten();
+    fields.all(|(key, value)| said.get(key).is_none_or(|said| said == value))
 }
 
 /// A view, and the place where a session would listen.

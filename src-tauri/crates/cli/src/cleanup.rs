@@ -2,15 +2,16 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
-use minitunnel_engine::engine::{Ended, Handle};
+use minitunnel_engine::{
+    engine::{Ended, Handle},
+    host::{PATIENCE, Session},
+};
 use minitunnel_model::{CleanupItem, CleanupReport};
 
 use crate::{
     context::Context,
-    down::PATIENCE,
     exit::Exit,
     out::{complain, say},
-    session::{self, Session},
 };
 
 /// What `cleanup` takes.
@@ -30,7 +31,8 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         let look = context.look(None).await?;
         look.handle.cleanup(true, Vec::new()).await?
     } else {
-        match session::enter(&context, None).await? {
+        let powers = || Ok::<_, anyhow::Error>(Context::powers(None)?);
+        match context.enter(powers).await? {
             Session::Joined(session) => clean(&session, arguments.yes).await?,
             Session::Hosted(hosted) => {
                 let report = clean(&hosted.handle, arguments.yes).await;

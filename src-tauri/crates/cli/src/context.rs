@@ -1,16 +1,16 @@
 //! Where a command runs: the minikube home, the session's folder, the profiles that are meant.
 
-use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ops::Deref, time::Duration};
 
 use minitunnel_engine::{
-    engine::{self, Handle, HelperWay, Options},
-    minikube::{Environment, Home, active_profile, read_profiles},
+    engine::{Handle, HelperWay},
+    host::{Place, Powers},
+    minikube::{active_profile, read_profiles},
     reducer::Scope,
-    session::{self, ConnectError, RuntimeDir},
 };
 use minitunnel_helper_api::{INHERITED_VARIABLE, STDIN};
-use minitunnel_model::{ClusterState, Command, Hello, PROTOCOL, ProfileName, Snapshot};
-use tokio::{task::JoinHandle, time::Instant};
+use minitunnel_model::{ClusterState, Command, ProfileName, Snapshot};
+use tokio::task::JoinHandle;
 
 use crate::{
     exit::{Exit, Failure},
@@ -19,10 +19,6 @@ use crate::{
 
 /// How long a command that only looks waits for API servers.
 const PATIENCE: Duration = Duration::from_secs(3);
-
-/// How long a session that closes its socket has to be gone, and how often that is looked at: nothing tells of it.
-const ENDING: Duration = Duration::from_secs(10);
-const ENDING_STEP: Duration = Duration::from_millis(20);
 
 /// What is, as seen by a session or by an engine of this process that only looks.
 pub(crate) struct Look {
@@ -47,62 +43,29 @@ impl Drop for Look {
 }
 
 /// What every command needs.
-pub(crate) struct Context {
-    pub(crate) home: Home,
-    pub(crate) runtime: RuntimeDir,
+pub(crate) struct Context(Place);
+
+impl Deref for Context {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.0
+    }
 }
 
 impl Context {
-    /// From the environment.
+    /// From the user's settings and the environment.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let environment = Environment::from_lookup(|name| std::env::var_os(name));
-        let home = Home::find(&environment)?;
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        Ok(Self {
-            home,
-            runtime: RuntimeDir::open(runtime.as_deref())?,
+        Ok(Self(Place::find(|name| std::env::var_os(name))?))
+    }
+
+    /// What a session of this process may do, for these profiles or for all.
+    pub(crate) fn powers(only: Option<BTreeSet<ProfileName>>) -> Result<Powers, Failure> {
+        Ok(Powers {
+            scope: Scope { acts: true, only },
+            helper: helper()?,
+            window: None,
         })
-    }
-
-    /// The first line that this program says on a session socket.
-    pub(crate) fn hello(&self) -> Hello {
-        Hello {
-            protocol: PROTOCOL,
-            version: env!("CARGO_PKG_VERSION").into(),
-            home: self.home.path.clone(),
-        }
-    }
-
-    /// The running session, if there is one; one that ends at this moment is waited for.
-    pub(crate) async fn session(&self) -> Result<Option<Handle>, ConnectError> {
-        let deadline = Instant::now() + ENDING;
-        loop {
-            match session::connect(&self.runtime, &self.hello()).await {
-                Err(ConnectError::Silent(error))
-                    if error.kind() != io::ErrorKind::TimedOut && Instant::now() < deadline =>
-                {
-                    tokio::time::sleep(ENDING_STEP).await;
-                }
-                found => return found,
-            }
-        }
-    }
-
-    /// An engine in this process, for these profiles or for all.
-    pub(crate) async fn host(
-        &self,
-        acts: bool,
-        only: Option<BTreeSet<ProfileName>>,
-    ) -> anyhow::Result<(Handle, JoinHandle<()>)> {
-        // One that only looks starts no helper, as that one would clean up.
-        let helper = if acts { helper()? } else { HelperWay::Nowhere };
-        let scope = Scope { acts, only };
-        Ok(engine::start(Options {
-            home: self.home.clone(),
-            scope,
-            helper,
-        })
-        .await?)
     }
 
     /// What is: by the session, else by an engine that has looked around once.
@@ -115,7 +78,13 @@ impl Context {
                 Look { handle, engine }
             }
             None => {
-                let (handle, engine) = self.host(false, only).await?;
+                // One that only looks starts no helper, as that one would clean up.
+                let looks = Powers {
+                    scope: Scope { acts: false, only },
+                    helper: HelperWay::Nowhere,
+                    window: None,
+                };
+                let (handle, engine) = self.engine(looks).await?;
                 let engine = Some(engine);
                 Look { handle, engine }
             }

@@ -1,13 +1,13 @@
 //! `down`, and every other end of tunnels.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+use std::collections::BTreeSet;
 
 use clap_complete::ArgValueCandidates;
-use minitunnel_engine::engine::{Ended, Handle};
-use minitunnel_model::{
-    Command, LoadBalancer, Owner, ProfileName, ProfileStatus, Snapshot, TargetState, TunnelState,
+use minitunnel_engine::{
+    engine::Ended,
+    host::{PATIENCE, is_ours, patiently},
 };
-use tokio::time::{Instant, sleep_until};
+use minitunnel_model::{Command, ProfileName, Snapshot, TargetState, TunnelState};
 
 use crate::{
     context::Context,
@@ -16,9 +16,6 @@ use crate::{
     out::{complain, say},
     printer::Printer,
 };
-
-/// How long an end waits for the next route or address to go: for an API server that does not answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// What `down` takes.
 #[derive(Debug, clap::Args)]
@@ -67,7 +64,7 @@ pub(crate) async fn end(printer: &mut Printer, names: &BTreeSet<ProfileName>) ->
             profile: name.clone(),
             target: TargetState::Down,
         });
-        printer.handle.commands(commands).await?;
+        printer.handle.commands(commands).await.map_err(|_| Ended)?;
         printer.catch_up();
         while !are_down(&printer.seen, names) {
             printer.next().await?;
@@ -93,31 +90,6 @@ pub(crate) async fn end(printer: &mut Printer, names: &BTreeSet<ProfileName>) ->
     Exit::Done
 }
 
-/// What comes of an end, as long as a route or an address of these profiles goes within each `patience`.
-pub(crate) async fn patiently<T>(
-    mut handle: Handle,
-    names: &BTreeSet<ProfileName>,
-    patience: Duration,
-    end: impl Future<Output = T>,
-) -> Option<T> {
-    let mut end = pin!(end);
-    let mut held = held(&handle.latest(), names);
-    let mut deadline = Instant::now() + patience;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut end => return Some(ended),
-            Ok(snapshot) = handle.changed() => {
-                let before = std::mem::replace(&mut held, self::held(&snapshot, names));
-                if held < before {
-                    deadline = Instant::now() + patience;
-                }
-            }
-            () = sleep_until(deadline) => return None,
-        }
-    }
-}
-
 /// Names each service that keeps an address of ours, and why; whether there is one.
 pub(crate) fn tell_what_remains(
     snapshot: &Snapshot,
@@ -137,21 +109,6 @@ fn are_down(snapshot: &Snapshot, names: &BTreeSet<ProfileName>) -> bool {
     names
         .iter()
         .all(|name| !snapshot.wants(name) && at_rest(name))
-}
-
-/// How many routes and services of these profiles have something of ours.
-fn held(snapshot: &Snapshot, names: &BTreeSet<ProfileName>) -> usize {
-    let statuses = names.iter().filter_map(|name| snapshot.profile(name));
-    let of = |status: &ProfileStatus| {
-        let groups = status.groups.iter().filter(|group| group.is_held());
-        let routes: usize = groups.map(|group| group.routes.len()).sum();
-        routes + status.load_balancers.iter().filter(is_ours).count() + status.left.len()
-    };
-    statuses.map(of).sum()
-}
-
-fn is_ours(service: &&Arc<LoadBalancer>) -> bool {
-    service.owner == Owner::Us
 }
 
 /// A line for each service that keeps an address of ours.

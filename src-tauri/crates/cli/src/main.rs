@@ -7,7 +7,6 @@ mod context;
 mod down;
 mod exit;
 mod keep;
-mod log;
 mod manual;
 mod out;
 mod printer;
@@ -28,6 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use clap_complete::ArgValueCandidates;
+use minitunnel_engine::log;
 use minitunnel_model::ProfileName;
 
 use exit::Exit;
@@ -90,7 +90,9 @@ struct Selection {
 fn main() -> ExitCode {
     manual::answer_shell();
     let arguments = Arguments::parse();
-    log::start(arguments.verbose);
+    if let Err(what) = log::start(arguments.verbose) {
+        complain!("minitunnel: {what}");
+    }
     if let Subcommands::Demo(options) = &arguments.command {
         return minitunnel_sandbox::demo(options);
     }

@@ -8,7 +8,10 @@ use clap_complete::{
     CompletionCandidate,
     env::{CompleteEnv, EnvCompleter, Shells},
 };
-use minitunnel_engine::minikube::{Environment, Home, read_profiles};
+use minitunnel_engine::{
+    minikube::{Environment, Home, read_profiles},
+    settings,
+};
 
 use crate::{
     exit::{Exit, Failure},
@@ -89,7 +92,9 @@ fn write_pages(folder: &std::path::Path) -> io::Result<()> {
 
 /// The profiles that there are, for a shell to complete.
 pub(crate) fn profiles() -> Vec<CompletionCandidate> {
-    let environment = Environment::from_lookup(|name| std::env::var_os(name));
+    let lookup = |name: &str| std::env::var_os(name);
+    let settings = settings::path(lookup).map(|path| settings::read(&path).settings);
+    let environment = Environment::from_lookup(lookup).with(&settings.unwrap_or_default());
     let Ok(home) = Home::find(&environment) else {
         return Vec::new();
     };

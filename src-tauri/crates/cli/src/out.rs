@@ -6,18 +6,7 @@ use std::{
     io::{self, Write},
 };
 
-/// A text that moves no cursor, changes no terminal and begins no line, wherever it came from.
-pub(crate) fn printable(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            // What `escape_debug` escapes for Rust's sake alone.
-            '"' | '\'' | '\\' => out.push(c),
-            c => out.extend(c.escape_debug()),
-        }
-    }
-    out
-}
+pub(crate) use minitunnel_engine::shown::printable;
 
 /// Prints a line to the standard output.
 macro_rules! say {
@@ -50,16 +39,4 @@ fn write(mut stream: impl Write, text: &str) {
     let _ = stream
         .write_all(text.as_bytes())
         .and_then(|()| stream.flush());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_text_is_one_harmless_line() {
-        let text = "a \"b\" → c\\d\n\x1b[2J\r\u{9b}1m\u{202e}\u{7f}";
-        let expected = "a \"b\" → c\\d\\n\\u{1b}[2J\\r\\u{9b}1m\\u{202e}\\u{7f}";
-        assert_eq!(printable(text), expected);
-    }
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use minitunnel_engine::log::put_away;
 use minitunnel_helper_api::{Client, Lease, find_helper};
 use minitunnel_model::Snapshot;
 use minitunnel_routing::Router;
@@ -21,7 +22,6 @@ use serde_json::{Value, json};
 use crate::{
     context::Context,
     exit::{Exit, Failure},
-    log::put_away,
     out::{printable, say},
 };
 use redact::Redaction;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use minitunnel_engine::log;
 use minitunnel_model::Timestamp;
 use rustix::{
     process::{Signal as Number, getpgrp},
@@ -26,10 +27,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::{
-    log,
-    view::{Frame, Line, Style, width},
-};
+use crate::view::{Frame, Line, Style, width};
 
 /// The second screen, without a cursor, and without the line that a full line would begin (`ctlseqs` of xterm).
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";

@@ -111,7 +111,7 @@ impl Session {
         let Some(Ask::Command { command, taken }) = self.asked.recv().await else {
             panic!("no command")
         };
-        taken.send(()).unwrap();
+        taken.send(Ok(())).unwrap();
         command
     }
 }

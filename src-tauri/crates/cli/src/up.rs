@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use minitunnel_engine::engine::Handle;
+use minitunnel_engine::{
+    engine::Handle,
+    host::{Hosted, PATIENCE, Session},
+};
 use minitunnel_model::{
     Command, Conflict, ProfileName, ProfileStatus, ServiceKey, Snapshot, TargetState, Timestamp,
     TunnelState, WaitingFor,
@@ -14,12 +17,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::{
     context::Context,
-    down::{PATIENCE, end, tell_what_remains},
+    down::{end, tell_what_remains},
     exit::{Exit, hopeless, of_failure},
     out::complain,
     printer::Printer,
     screen::Screen,
-    session::{self, Hosted, Session},
+    session,
     signals::Signals,
     wait::{Wait, Waited, parse_service},
 };
@@ -105,7 +108,10 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
 async fn session(context: &Context, wish: &Wish) -> anyhow::Result<Session> {
     match context.session().await {
         Ok(None) if wish.detach => Ok(Session::Joined(session::spawn(context).await?)),
-        _ => session::enter(context, Some(&wish.names)).await,
+        _ => {
+            let powers = || Ok(Context::powers(Some(wish.names.clone()))?);
+            context.enter(powers).await
+        }
     }
 }
 

@@ -3,11 +3,14 @@
 mod helper;
 mod kernel;
 mod locks;
+mod preferences;
 mod resume;
 mod suspects;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -25,9 +28,12 @@ use crate::{
     cluster::{self, AssignError},
     minikube::{self, Home},
     reducer::{Effect, Input, Request, Scope, State, clean_up, next_wake, reduce, snapshot},
+    settings,
 };
 
 pub use helper::HelperWay;
+pub use minitunnel_session::{Answer, Ask, Ended, Handle, NotTaken};
+use preferences::Preferences;
 
 /// At most 30 snapshots a second (`DESIGN.md`, "one loop"): eyes see no more, and pages draw no more.
 const SNAPSHOT_GAP: Duration = Duration::from_millis(33);
@@ -47,135 +53,26 @@ pub struct Options {
     pub scope: Scope,
     /// How it reaches the helper.
     pub helper: HelperWay,
+    /// The file of the user's settings; without it, they are the defaults.
+    pub settings: Option<PathBuf>,
+    /// What opens the window, where there is a desktop.
+    pub window: Option<OpenWindow>,
 }
 
-/// Something that a view wants.
-#[derive(Debug)]
-pub enum Ask {
-    /// A command, with whom to tell that the snapshot shows what came of it at once.
-    Command {
-        /// The command.
-        command: Command,
-        /// Told then.
-        taken: oneshot::Sender<()>,
-    },
-    /// A clean-up, with where its report goes.
-    Cleanup {
-        /// Whether to remove nothing.
-        dry_run: bool,
-        /// What is removed beside what is ours.
-        chosen: Vec<CleanupItem>,
-        /// The report.
-        answer: oneshot::Sender<CleanupReport>,
-    },
+/// Opens the window, or says in a sentence why it can't.
+#[derive(Clone)]
+pub struct OpenWindow(Arc<dyn Fn() -> Answer + Send + Sync>);
+
+impl OpenWindow {
+    /// By that function, which is not to wait for the window's end.
+    pub fn new(open: impl Fn() -> Answer + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
 }
 
-/// A view's end of an engine, in this process or behind the session socket.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    pub(crate) asks: mpsc::Sender<Ask>,
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
-}
-
-/// The engine has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the minitunnel session has ended: run the command again")]
-pub struct Ended;
-
-impl Handle {
-    /// A view's end of whoever answers what is asked and publishes the snapshots.
-    pub fn new(asks: mpsc::Sender<Ask>, snapshots: watch::Receiver<Arc<Snapshot>>) -> Self {
-        Self { asks, snapshots }
-    }
-
-    /// Gives a command, and returns when the present snapshot is one after it.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn command(&self, command: Command) -> Result<(), Ended> {
-        self.commands([command]).await
-    }
-
-    /// Gives commands at once, and returns when the present snapshot is one after them.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn commands(&self, commands: impl IntoIterator<Item = Command>) -> Result<(), Ended> {
-        let mut answers = Vec::new();
-        for command in commands {
-            answers.push(self.give(command).await?);
-        }
-        for answer in answers {
-            answer.await.map_err(|_| Ended)?;
-        }
-        Ok(())
-    }
-
-    /// Gives a command; the receiver is told when it has been taken.
-    pub(crate) async fn give(&self, command: Command) -> Result<oneshot::Receiver<()>, Ended> {
-        let (taken, answer) = oneshot::channel();
-        let ask = Ask::Command { command, taken };
-        self.asks.send(ask).await.map_err(|_| Ended)?;
-        Ok(answer)
-    }
-
-    /// Cleans up, or tells what a clean-up would remove. What is not ours is removed only if it is among `chosen`, as a
-    /// report or snapshot before has shown it.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn cleanup(
-        &self,
-        dry_run: bool,
-        chosen: Vec<CleanupItem>,
-    ) -> Result<CleanupReport, Ended> {
-        let (answer, report) = oneshot::channel();
-        let ask = Ask::Cleanup {
-            dry_run,
-            chosen,
-            answer,
-        };
-        self.asks.send(ask).await.map_err(|_| Ended)?;
-        report.await.map_err(|_| Ended)
-    }
-
-    /// What is, now, as if [`Self::changed`] had told it.
-    pub fn latest(&mut self) -> Arc<Snapshot> {
-        self.snapshots.borrow_and_update().clone()
-    }
-
-    /// What is, now.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshots.borrow().clone()
-    }
-
-    /// Waits for another snapshot than the one seen last.
-    ///
-    /// # Errors
-    ///
-    /// If the engine has ended.
-    pub async fn changed(&mut self) -> Result<Arc<Snapshot>, Ended> {
-        self.snapshots.changed().await.map_err(|_| Ended)?;
-        Ok(self.snapshots.borrow_and_update().clone())
-    }
-
-    /// Waits for a snapshot that fulfils the condition, the present one included.
-    ///
-    /// # Errors
-    ///
-    /// If the engine ends before.
-    pub async fn until(
-        &mut self,
-        condition: impl Fn(&Snapshot) -> bool,
-    ) -> Result<Arc<Snapshot>, Ended> {
-        let found = self
-            .snapshots
-            .wait_for(|snapshot| condition(snapshot))
-            .await;
-        found.map(|snapshot| snapshot.clone()).map_err(|_| Ended)
+impl fmt::Debug for OpenWindow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OpenWindow")
     }
 }
 
@@ -195,10 +92,14 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     if matches!(options.helper, HelperWay::Inherited(_)) {
         state.grant();
     }
-    let (publish, snapshots) = watch::channel(Arc::new(snapshot(&mut state)));
+    let (preferences, settled) = Preferences::new(options.settings, options.window)?;
+    let mut first = snapshot(&mut state);
+    preferences.show(&mut first);
+    let (publish, snapshots) = watch::channel(Arc::new(first));
     let engine = Engine {
         clock: Clock::new(),
         state,
+        preferences,
         helper: helper::Helper::new(options.helper, inputs.clone()),
         locks: locks::Locks::new(options.home, inputs.clone()),
         clusters: BTreeMap::new(),
@@ -212,7 +113,7 @@ pub async fn start(options: Options) -> Result<(Handle, tokio::task::JoinHandle<
     };
     Ok((
         Handle::new(asks, snapshots),
-        tokio::spawn(engine.run(queue, asked, back)),
+        tokio::spawn(engine.run(queue, asked, back, settled)),
     ))
 }
 
@@ -266,6 +167,7 @@ fn uptime() -> Duration {
 struct Engine {
     clock: Clock,
     state: State,
+    preferences: Preferences,
     helper: helper::Helper,
     locks: locks::Locks,
     clusters: BTreeMap<ProfileName, cluster::Handle>,
@@ -298,6 +200,7 @@ impl Engine {
         mut queue: mpsc::Receiver<Input>,
         mut asked: mpsc::Receiver<Ask>,
         mut cleaned: mpsc::Receiver<Cleanup>,
+        mut settled: mpsc::Receiver<settings::Read>,
     ) {
         let mut published = Instant::now();
         let mut dirty = false;
@@ -320,6 +223,7 @@ impl Engine {
                 }
                 Some(ask) = asked.recv() => self.ask(ask),
                 Some(cleanup) = cleaned.recv() => self.clean_addresses(cleanup),
+                Some(read) = settled.recv() => self.preferences.take(read),
                 () = abandoned(&mut self.cleanups) => {}
                 () = sleep_until(wake.unwrap_or(published)), if wake.is_some() => {
                     self.take(Input::Tick);
@@ -359,10 +263,17 @@ impl Engine {
         match ask {
             Ask::Command { command, taken } => {
                 tracing::info!(?command, "asked");
-                self.take(Input::Command(command));
+                let answer = match command {
+                    Command::Configure { settings } => self.preferences.configure(settings),
+                    Command::OpenWindow => self.preferences.open_window(),
+                    command => {
+                        self.take(Input::Command(command));
+                        Ok(())
+                    }
+                };
                 self.publish_snapshot();
                 // Whoever asked may not wait any more.
-                let _ = taken.send(());
+                let _ = taken.send(answer);
             }
             Ask::Cleanup {
                 dry_run,
@@ -488,6 +399,7 @@ impl Engine {
 
     fn publish_snapshot(&mut self) {
         let mut new = snapshot(&mut self.state);
+        self.preferences.show(&mut new);
         let old = self.publish.borrow().clone();
         let at = self.clock.now();
         for change in changes(&old, &new) {

@@ -18,6 +18,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use minitunnel_model::{BrokenProfile, MinikubeTunnel, Profile, ProfileName, Timestamp};
 
 pub use cni::Cni;
+pub(crate) use file::{ReadError, read};
 pub use home::{Environment, Home, NoHome};
 pub use lock::{TunnelLock, lock_owner};
 pub use profiles::{active_profile, read_profiles};

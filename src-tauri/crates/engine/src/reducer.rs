@@ -534,6 +534,8 @@ fn command(state: &mut State, command: Command, effects: &mut Vec<Effect>) {
             }
         }
         Command::Look => state.scope.only = None,
+        // The engine's loop answers them: they are about no tunnel.
+        Command::Configure { .. } | Command::OpenWindow => {}
         // The engine's loop answers it: it needs the helper's and the API servers' own words.
         Command::Cleanup { dry_run, chosen } => {
             // What dead sessions left may be in any cluster.

@@ -9,11 +9,13 @@ use crate::{
 
 /// Something that a view tells of, in the profile named.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "change", rename_all = "snake_case")]
 pub enum Change {
     /// The tunnel's state is another one.
     Tunnel {
         /// Whose tunnel.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// What it is now.
         tunnel: TunnelState,
@@ -21,29 +23,35 @@ pub enum Change {
     /// The profile is not there any more.
     Gone {
         /// Its name.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
     },
     /// Routes came into the kernel.
     RoutesHeld {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// What they make reachable.
         group: GroupKind,
         /// They.
+        #[cfg_attr(feature = "ts", ts(as = "Vec<crate::ts::Route>"))]
         routes: Vec<Route>,
     },
     /// Routes left the kernel.
     RoutesGone {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// What they made reachable.
         group: GroupKind,
         /// They.
+        #[cfg_attr(feature = "ts", ts(as = "Vec<crate::ts::Route>"))]
         routes: Vec<Route>,
     },
     /// A group of routes goes without, beside a tunnel that is up.
     LeftOut {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// What is not reachable.
         group: GroupKind,
@@ -53,6 +61,7 @@ pub enum Change {
     /// Something came to overlap routes that are held.
     Overlapped {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// What may not be reachable any more.
         group: GroupKind,
@@ -62,6 +71,7 @@ pub enum Change {
     /// A service has an address from us.
     Assigned {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// The service as it is now.
         service: Arc<LoadBalancer>,
@@ -69,6 +79,7 @@ pub enum Change {
     /// A service lost the address that it had from us.
     Withdrawn {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// The service.
         service: ServiceKey,
@@ -76,6 +87,7 @@ pub enum Change {
     /// A service goes without an address beside a tunnel that is up.
     Pending {
         /// Whose.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// The service.
         service: ServiceKey,

@@ -6,16 +6,20 @@ use crate::{ProfileName, Route, TableEntry};
 
 /// An overlap of a route that we want with one that exists.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct Conflict {
     /// How they overlap.
     pub kind: ConflictKind,
     /// The route that was wanted.
+    #[cfg_attr(feature = "ts", ts(as = "crate::ts::Route"))]
     pub ours: Route,
     /// What is in the way.
+    #[cfg_attr(feature = "ts", ts(as = "crate::ts::TableEntry"))]
     pub other: TableEntry,
     /// Who likely owns it, such as `Docker (docker0)`.
     pub owner: String,
     /// The minikube profile that owns it, if one does.
+    #[cfg_attr(feature = "ts", ts(as = "Option<String>"))]
     pub profile: Option<ProfileName>,
     /// What would happen, in one sentence that names both routes.
     pub effect: String,
@@ -31,6 +35,7 @@ impl fmt::Display for Conflict {
 
 /// How a wanted route and an existing one overlap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
     /// The same prefix, whatever its gateway or device.

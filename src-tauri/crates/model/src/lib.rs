@@ -6,11 +6,17 @@ mod changes;
 mod command;
 mod conflict;
 mod entry;
+#[cfg(feature = "examples")]
+pub mod examples;
 mod profile;
 mod route;
 mod service;
 mod session;
+mod settings;
+pub mod shown;
 mod snapshot;
+#[cfg(feature = "ts")]
+mod ts;
 
 pub use changes::{Change, changes};
 pub use command::Command;
@@ -21,6 +27,8 @@ pub use profile::{Node, Profile, Reach};
 pub use route::{GroupKind, GroupState, RouteGroup};
 pub use service::{LoadBalancer, Owner, Pending, ServiceKey, ServicePort};
 pub use session::{FromSession, Hello, PROTOCOL, ToSession};
+pub use settings::Settings;
+pub use shown::{printable, shown};
 pub use snapshot::{
     Activity, BrokenProfile, CleanupItem, CleanupReport, ClusterState, FailureCause, HelperStatus,
     Left, MinikubeTunnel, ProfileStatus, Snapshot, TargetState, Timestamp, TunnelState, WaitingFor,

@@ -7,10 +7,12 @@ use crate::Conflict;
 
 /// Routes that stand or fall together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct RouteGroup {
     /// What is reached through them.
     pub kind: GroupKind,
     /// The routes, sorted.
+    #[cfg_attr(feature = "ts", ts(as = "Vec<crate::ts::Route>"))]
     pub routes: Vec<Route>,
     /// What became of them.
     pub state: GroupState,
@@ -18,6 +20,7 @@ pub struct RouteGroup {
 
 /// What a group of routes makes reachable.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum GroupKind {
     /// The cluster IPs; LoadBalancer addresses equal them.
@@ -43,6 +46,7 @@ impl fmt::Display for GroupKind {
 
 /// What became of a group of routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum GroupState {
     /// Not in the kernel, and nothing stands in the way.

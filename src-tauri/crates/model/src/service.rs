@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A service's name within its cluster.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct ServiceKey {
     /// The namespace.
     pub namespace: String,
@@ -19,6 +20,7 @@ impl fmt::Display for ServiceKey {
 
 /// A service with `type: LoadBalancer`, as its API server's watch shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct LoadBalancer {
     /// Its name.
     pub key: ServiceKey,
@@ -35,6 +37,7 @@ pub struct LoadBalancer {
     pub pending: Option<Pending>,
     /// From the first sight of it without an address to the sight of ours; `None` where we did not wait for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    #[cfg_attr(feature = "ts", ts(as = "Option<crate::ts::Duration>"))]
     pub assigned_in: Option<Duration>,
 }
 
@@ -50,6 +53,7 @@ impl LoadBalancer {
 
 /// One port of a service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct ServicePort {
     /// The port number.
     pub port: u16,
@@ -69,6 +73,7 @@ impl fmt::Display for ServicePort {
 
 /// Who set a service's ingress.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "owner", content = "name", rename_all = "snake_case")]
 pub enum Owner {
     /// We did.
@@ -81,6 +86,7 @@ pub enum Owner {
 
 /// Why a service has no address from us.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "pending", rename_all = "snake_case")]
 pub enum Pending {
     /// Its tunnel is not up.

@@ -14,7 +14,7 @@ pub struct Hello {
     pub protocol: u32,
     /// The program's version, such as `0.1.0`.
     pub version: String,
-    /// The minikube home that it works on.
+    /// The minikube home that it works on; empty for a view that shows whatever the session works on.
     pub home: PathBuf,
 }
 
@@ -36,9 +36,14 @@ pub enum FromSession {
     Snapshot(Box<Snapshot>),
     /// The answer to any other command: the snapshots from the one before this line on are after it.
     Taken,
+    /// The answer in the place of [`Self::Taken`] to a command that can't be done; the connection goes on.
+    Declined {
+        /// Why, and what the user can do, in one sentence.
+        message: String,
+    },
     /// The answer to [`Command::Cleanup`].
     Cleanup(CleanupReport),
-    /// The line was not understood, or can't be done; the connection ends.
+    /// The line was not understood; the connection ends.
     Refused {
         /// Why, in one sentence.
         message: String,

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Conflict, GroupKind, LoadBalancer, Owner, Profile, ProfileName, Route, RouteGroup, ServiceKey,
-    TableEntry,
+    Settings, TableEntry,
 };
 
 /// All that a view shows, as it is (never as it was asked for).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct Snapshot {
     /// The minikube home that the session works on.
     pub home: PathBuf,
@@ -26,6 +27,7 @@ pub struct Snapshot {
     pub profiles: Vec<ProfileStatus>,
     /// The names of profiles that are not there (any more), and whose tunnels come up when they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Vec<String>"))]
     pub awaited: Vec<ProfileName>,
     /// Profile folders that can't be read.
     pub broken: Vec<BrokenProfile>,
@@ -37,7 +39,14 @@ pub struct Snapshot {
     /// The profiles whose tunnels were wanted when the session was told to end: whoever wants them still goes on without
     /// it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Vec<String>"))]
     pub interrupted: Vec<ProfileName>,
+    /// The user's settings, as they hold.
+    #[serde(default)]
+    pub settings: Settings,
+    /// What is wrong with the file of the settings: a sentence for each value, in whose place the default holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings_problems: Vec<String>,
 }
 
 impl Snapshot {
@@ -64,6 +73,7 @@ impl Snapshot {
 
 /// One profile, as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct ProfileStatus {
     /// The profile.
     pub profile: Profile,
@@ -108,6 +118,7 @@ impl ProfileStatus {
 
 /// Addresses that we gave to a service whose API server can't be asked any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct Left {
     /// The service.
     pub service: ServiceKey,
@@ -117,8 +128,10 @@ pub struct Left {
 
 /// An entry of minikube's `tunnels.json`: a claim of a `minikube tunnel`, which it takes back when it ends in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct MinikubeTunnel {
     /// The route that it says it has made.
+    #[cfg_attr(feature = "ts", ts(as = "crate::ts::Route"))]
     pub route: Route,
     /// Its process, by the number at that time.
     pub pid: u32,
@@ -142,6 +155,7 @@ impl fmt::Display for MinikubeTunnel {
 
 /// A folder below `profiles` that is no readable profile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct BrokenProfile {
     /// The folder's name.
     pub name: String,
@@ -151,6 +165,7 @@ pub struct BrokenProfile {
 
 /// What an API server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "cluster", rename_all = "snake_case")]
 pub enum ClusterState {
     /// It is not asked: out of this session's scope, or out of reach.
@@ -169,6 +184,7 @@ pub enum ClusterState {
 
 /// What the user wants of a tunnel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(rename_all = "snake_case")]
 pub enum TargetState {
     /// No tunnel.
@@ -180,6 +196,7 @@ pub enum TargetState {
 
 /// What a tunnel is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum TunnelState {
     /// Nothing is held.
@@ -217,6 +234,7 @@ pub enum TunnelState {
 
 /// What a tunnel waits for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "for", rename_all = "snake_case")]
 pub enum WaitingFor {
     /// The cluster does not run, or does not answer.
@@ -254,6 +272,7 @@ impl fmt::Display for WaitingFor {
 
 /// Why a tunnel can't be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "cause", rename_all = "snake_case")]
 pub enum FailureCause {
     /// The driver's cluster can't be reached by routes.
@@ -304,6 +323,7 @@ impl FailureCause {
 
 /// The privileged helper, as the session sees it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "helper", rename_all = "snake_case")]
 pub enum HelperStatus {
     /// Not needed so far.
@@ -323,6 +343,7 @@ pub enum HelperStatus {
 
 /// What a clean-up removed, or would remove.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct CleanupReport {
     /// Whether nothing was touched.
     pub dry_run: bool,
@@ -334,10 +355,12 @@ pub struct CleanupReport {
     /// Routes with our tag where no helper runs that could tell whose they are. Only a dry run leaves it at that: a clean-up
     /// removes those that no living tunnel has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "ts", ts(as = "Vec<crate::ts::Route>"))]
     pub unclaimed: Vec<Route>,
     /// What remains though it is ours, with the reason in one sentence.
     pub failed: Vec<(CleanupItem, String)>,
     /// Profiles whose API server did not answer: addresses of ours may be left there until it does.
+    #[cfg_attr(feature = "ts", ts(as = "Vec<String>"))]
     pub unasked: Vec<ProfileName>,
     /// Why the helper could not be asked for routes, in one sentence.
     pub helper: Option<String>,
@@ -345,13 +368,15 @@ pub struct CleanupReport {
 
 /// Something that a dead tunnel left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 #[serde(tag = "item", rename_all = "snake_case")]
 pub enum CleanupItem {
     /// A route of ours without a living owner.
-    Route(Route),
+    Route(#[cfg_attr(feature = "ts", ts(as = "crate::ts::Route"))] Route),
     /// An address of ours on a service without a tunnel.
     Address {
         /// Whose service.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// The service.
         service: ServiceKey,
@@ -361,15 +386,18 @@ pub enum CleanupItem {
     /// A route that a `minikube tunnel` left which died.
     MinikubeRoute {
         /// Whose tunnel it was.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// Its process, by the number at that time.
         pid: u32,
         /// The route by all that identifies it to the kernel.
+        #[cfg_attr(feature = "ts", ts(as = "crate::ts::TableEntry"))]
         entry: TableEntry,
     },
     /// The addresses that a `minikube tunnel` left on a service.
     MinikubeAddress {
         /// Whose service.
+        #[cfg_attr(feature = "ts", ts(as = "String"))]
         profile: ProfileName,
         /// The service.
         service: ServiceKey,
@@ -444,6 +472,7 @@ impl fmt::Display for CleanupItem {
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
 pub struct Activity {
     /// When.
     pub at: Timestamp,
@@ -453,6 +482,11 @@ pub struct Activity {
 
 /// A moment: milliseconds since 1970 in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "ts",
+    derive(ts_rs::TS),
+    ts(as = "f64", export_to = "model.ts")
+)]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 

@@ -1,4 +1,7 @@
-use minitunnel_model::Left;
+use std::time::Duration;
+
+use minitunnel_model::{Left, Owner};
+use tokio::time::Instant;
 
 use super::*;
 use crate::testing::{Session, key, name, service, snapshot, status};

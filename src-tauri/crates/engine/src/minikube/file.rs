@@ -11,12 +11,12 @@ pub(super) const MAX_FILE: u64 = 1 << 20;
 
 /// A file that can't be read.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(crate) enum ReadError {
     #[error("there is no {}", .0.display())]
     Missing(PathBuf),
     #[error("{} is no regular file", .0.display())]
     NotAFile(PathBuf),
-    #[error("{} is larger than {MAX_FILE} bytes, which no file of minikube's is", .0.display())]
+    #[error("{} is larger than {MAX_FILE} bytes, which no such file is", .0.display())]
     TooLarge(PathBuf),
     #[error("{} can't be read: {error}", path.display())]
     Io {
@@ -27,7 +27,7 @@ pub(super) enum ReadError {
 }
 
 /// Reads a regular file of at most [`MAX_FILE`] bytes, and never waits for anything else (a FIFO, a device).
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let failed = |error: io::Error| match error.kind() {
         // A file where a folder should be: the path names nothing either.
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {

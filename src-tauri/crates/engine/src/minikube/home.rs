@@ -2,6 +2,8 @@
 
 use std::{env, ffi::OsString, path::PathBuf};
 
+use minitunnel_model::Settings;
+
 use super::Host;
 
 /// The environment variables that decide it, as given by the caller; an empty one counts as unset.
@@ -29,6 +31,16 @@ impl Environment {
             kubeconfig: set("KUBECONFIG"),
             docker_host: set("DOCKER_HOST"),
             container_host: set("CONTAINER_HOST"),
+        }
+    }
+
+    /// The same where the user's settings name other places.
+    pub fn with(self, settings: &Settings) -> Self {
+        let path = |path: &Option<PathBuf>| path.clone().map(OsString::from);
+        Self {
+            minikube_home: path(&settings.minikube_home).or(self.minikube_home),
+            kubeconfig: path(&settings.kubeconfig).or(self.kubeconfig),
+            ..self
         }
     }
 }

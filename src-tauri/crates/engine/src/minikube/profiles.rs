@@ -2,7 +2,7 @@
 
 use std::{fs, io, net::IpAddr, path::Path};
 
-use minitunnel_model::{BrokenProfile, Node, Profile, ProfileName, Timestamp};
+use minitunnel_model::{BrokenProfile, Node, Profile, ProfileName, Timestamp, shown};
 use serde::de::DeserializeOwned;
 
 use super::{
@@ -13,7 +13,6 @@ use super::{
     reach::{self, Facts},
     tunnels::tunnels,
 };
-use crate::shown::shown;
 
 /// How long a `minikube stop` that left no end in `events.json` is believed to be under way: one takes a minute or two,
 /// and one that was killed must not keep its tunnel down for ever.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
@@ -31,9 +31,9 @@ const AGAIN: Duration = Duration::from_secs(5);
 ///
 /// Folders are watched one by one, as the home also has caches and disks of many gigabytes that concern nobody. For one
 /// that does not exist, the nearest folder above it is watched.
-#[derive(Debug)]
 pub struct Watcher {
-    home: Home,
+    /// The folders that hold what is read.
+    folders: Box<dyn Fn() -> Vec<PathBuf> + Send>,
     watcher: RecommendedWatcher,
     /// What is watched, and which folder it was then: one that was made anew under its name needs a new watch.
     watched: BTreeMap<PathBuf, Identity>,
@@ -97,9 +97,30 @@ const READ: [&str; 6] = [
     "tunnels.json",
 ];
 
-#[derive(Debug)]
+/// Whether what is read of minikube's changes with a path: a profile or machine that comes or goes, or a file.
+fn is_read(home: &Home, path: &Path) -> bool {
+    let profiles_or_machines = [home.profiles(), home.machines()];
+    path == home.kubeconfig
+        || profiles_or_machines
+            .iter()
+            .any(|folder| path.parent() == Some(folder))
+        || path.starts_with(&home.path) && READ.iter().any(|name| path.ends_with(name))
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = &self.watched;
+        f.debug_struct("Watcher")
+            .field("watched", watched)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether something that is read changes with a path inside of a watched folder.
+type IsRead = Box<dyn Fn(&Path) -> bool + Send + Sync>;
+
 struct Shared {
-    home: Home,
+    is_read: IsRead,
     changed: Notify,
     /// The folders whose changes count, existing or not.
     wanted: RwLock<Vec<PathBuf>>,
@@ -108,9 +129,31 @@ struct Shared {
 }
 
 impl Watcher {
-    /// Begins to watch.
+    /// Begins to watch what is minikube's.
     pub fn new(home: &Home) -> Result<Self, WatchError> {
-        let shared = Arc::new(Shared::of(home));
+        let (home, of) = (home.clone(), home.clone());
+        Self::over(move || folders(&home), move |path| is_read(&of, path))
+    }
+
+    /// Begins to watch a folder of files, existing or not.
+    pub(crate) fn of_folder(path: PathBuf) -> Result<Self, WatchError> {
+        let folder = path.clone();
+        Self::over(
+            move || vec![path.clone()],
+            move |path| path.parent() == Some(&folder),
+        )
+    }
+
+    fn over(
+        wanted: impl Fn() -> Vec<PathBuf> + Send + 'static,
+        is_read: impl Fn(&Path) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, WatchError> {
+        let shared = Arc::new(Shared {
+            is_read: Box::new(is_read),
+            changed: Notify::default(),
+            wanted: RwLock::default(),
+            removed: Mutex::default(),
+        });
         let events = shared.clone();
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if event.map_or(true, |event| events.concerns(&event)) {
@@ -118,7 +161,7 @@ impl Watcher {
             }
         })?;
         let mut this = Self {
-            home: home.clone(),
+            folders: Box::new(wanted),
             watcher,
             watched: BTreeMap::new(),
             shared,
@@ -163,7 +206,7 @@ impl Watcher {
                     let _ = self.watcher.unwatch(&path);
                 }
             }
-            let wanted = folders(&self.home);
+            let wanted = (self.folders)();
             let now: BTreeMap<PathBuf, Identity> =
                 wanted.iter().filter_map(|folder| nearest(folder)).collect();
             self.shared
@@ -200,15 +243,238 @@ impl Watcher {
 }
 
 impl Shared {
-    fn of(home: &Home) -> Self {
-        Self {
-            home: home.clone(),
+    fn concerns(&self, event: &notify::Event) -> bool {
+        let read_only = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+        if read_only {
+            return false;
+        }
+        if matches!(event.kind, EventKind::Remove(_)) {
+            self.removed
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .extend_from_slice(&event.paths);
+        }
+        let wanted = self.wanted.read().unwrap_or_else(PoisonError::into_inner);
+        // An overrun names no path.
+        event.paths.is_empty()
+            || event.paths.iter().any(|path| {
+                let on_the_way = wanted.iter().any(|folder| folder.starts_with(path));
+                on_the_way || (self.is_read)(path)
+            })
+    }
+}
+
+/// The folders that hold what is read.
+    folders: Box<dyn Fn() -> Vec<PathBuf> + Send>,
+    watcher: RecommendedWatcher,
+    /// What is watched, and which folder it was then: one that was made anew under its name needs a new watch.
+    watched: BTreeMap<PathBuf, Identity>,
+    shared: Arc<Shared>,
+}
+
+/// Sends the profiles as they are, and again whenever they are others, until the receiver is gone.
+///
+/// # Errors
+///
+/// If files can't be watched.
+pub fn forward<T: Send + 'static>(
+    home: Home,
+    receiver: mpsc::Sender<T>,
+    wrap: impl Fn(Profiles) -> T + Send + 'static,
+) -> Result<(), WatchError> {
+    let mut watcher = Watcher::new(&home)?;
+    tokio::spawn(async move {
+        let mut sent = None;
+        let mut ends = Ends::default();
+        loop {
+            let profiles = read_profiles(&home);
+            let tunnels = profiles.readable.values();
+            let tunnels = tunnels.map(|files| &files.minikube_tunnels);
+            let tunnels = tunnels.chain(profiles.minikube_tunnels.values()).flatten();
+            let running = tunnels.filter(|tunnel| tunnel.running);
+            ends.follow(running.map(|tunnel| tunnel.pid).collect());
+            let unreadable = profiles.unreadable;
+            if sent.as_ref() != Some(&profiles) {
+                sent = Some(profiles.clone());
+                if receiver.send(wrap(profiles)).await.is_err() {
+                    return;
+                }
+            }
+            tokio::select! {
+                () = watcher.changed() => {}
+                // What could not be read, for want of descriptors or of rights, gives no sign when it can be.
+                () = sleep(AGAIN), if unreadable => {}
+                () = ends.next() => {}
+                () = receiver.closed() => return,
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Files can't be watched.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "changes of minikube's files can't be watched; if the system's inotify limits are reached, raise fs.inotify.max_user_instances"
+)]
+pub struct WatchError(#[from] notify::Error);
+
+/// The files of a folder that are read. Beside them may be a machine's disk, which is written to without end.
+const READ: [&str; 6] = [
+    "ca.crt",
+    "client.crt",
+    "client.key",
+    "config.json",
+    "events.json",
+    "tunnels.json",
+];
+
+/// Whether what is read of minikube's changes with a path: a profile or machine that comes or goes, or a file.
+fn is_read(home: &Home, path: &Path) -> bool {
+    let profiles_or_machines = [home.profiles(), home.machines()];
+    path == home.kubeconfig
+        || profiles_or_machines
+            .iter()
+            .any(|folder| path.parent() == Some(folder))
+        || path.starts_with(&home.path) && READ.iter().any(|name| path.ends_with(name))
+}
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let watched = &self.watched;
+        f.debug_struct("Watcher")
+            .field("watched", watched)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Whether something that is read changes with a path inside of a watched folder.
+type IsRead = Box<dyn Fn(&Path) -> bool + Send + Sync>;
+
+struct Shared {
+    is_read: IsRead,
+    changed: Notify,
+    /// The folders whose changes count, existing or not.
+    wanted: RwLock<Vec<PathBuf>>,
+    /// Removed since the last look: an inode's number alone does not tell the folder that took its place.
+    removed: Mutex<Vec<PathBuf>>,
+}
+
+impl Watcher {
+    /// Begins to watch what is minikube's.
+    pub fn new(home: &Home) -> Result<Self, WatchError> {
+        let (home, of) = (home.clone(), home.clone());
+        Self::over(move || folders(&home), move |path| is_read(&of, path))
+    }
+
+    /// Begins to watch a folder of files, existing or not.
+    pub(crate) fn of_folder(path: PathBuf) -> Result<Self, WatchError> {
+        let folder = path.clone();
+        Self::over(
+            move || vec![path.clone()],
+            move |path| path.parent() == Some(&folder),
+        )
+    }
+
+    fn over(
+        wanted: impl Fn() -> Vec<PathBuf> + Send + 'static,
+        is_read: impl Fn(&Path) -> bool + Send + Sync + 'static,
+    ) -> Result<Self, WatchError> {
+        let shared = Arc::new(Shared {
+            is_read: Box::new(is_read),
             changed: Notify::default(),
             wanted: RwLock::default(),
             removed: Mutex::default(),
-        }
+        });
+        let events = shared.clone();
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if event.map_or(true, |event| events.concerns(&event)) {
+                events.changed.notify_one();
+            }
+        })?;
+        let mut this = Self {
+            folders: Box::new(wanted),
+            watcher,
+            watched: BTreeMap::new(),
+            shared,
+        };
+        this.follow();
+        Ok(this)
     }
 
+    /// Waits for the next change, and for the end of the burst that it belongs to.
+    ///
+    /// What is read after it returns is at least as new as that change; nothing is missed between two calls.
+    pub async fn changed(&mut self) {
+        // A call that was dropped in the middle of a burst has not looked for new folders.
+        if !self.follow() {
+            self.shared.changed.notified().await;
+        }
+        let latest = Instant::now() + LONGEST;
+        while timeout_at(
+            latest.min(Instant::now() + QUIET),
+            self.shared.changed.notified(),
+        )
+        .await
+        .is_ok()
+        {}
+        self.follow();
+    }
+
+    /// Watches what exists now, until nothing new turned up while doing so; whether anything had.
+    fn follow(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            // Taken out first: the thread that tells of events waits for this lock, and `unwatch` for that thread.
+            let removed = std::mem::take(
+                &mut *self
+                    .shared
+                    .removed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner),
+            );
+            for path in removed {
+                if self.watched.remove(&path).is_some() {
+                    let _ = self.watcher.unwatch(&path);
+                }
+            }
+            let wanted = (self.folders)();
+            let now: BTreeMap<PathBuf, Identity> =
+                wanted.iter().filter_map(|folder| nearest(folder)).collect();
+            self.shared
+                .wanted
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone_from(&wanted);
+            if now == self.watched {
+                return any;
+            }
+            any = true;
+            for (path, identity) in &self.watched {
+                if now.get(path) != Some(identity) {
+                    // It is gone, and its watch with it, or it is needed no more.
+                    let _ = self.watcher.unwatch(path);
+                }
+            }
+            for (path, identity) in &now {
+                if self.watched.get(path) != Some(identity)
+                    && let Err(error) = self.watcher.watch(path, RecursiveMode::NonRecursive)
+                {
+                    // One that is gone again: the folder above it tells, or the next round does.
+                    if path.exists() {
+                        tracing::error!(
+                            path = %path.display(), %error,
+                            "its changes can't be seen: if the limit of inotify is reached, raise fs.inotify.max_user_watches"
+                        );
+                    }
+                }
+            }
+            self.watched = now;
+        }
+    }
+}
+
+impl Shared {
     fn concerns(&self, event: &notify::Event) -> bool {
         let read_only = matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
         if read_only {

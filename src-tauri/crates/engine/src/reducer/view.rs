@@ -31,6 +31,7 @@ pub fn snapshot(state: &mut State) -> Snapshot {
         leftovers,
         activity: Vec::new(),
         interrupted: state.interrupted.clone(),
+        ..Snapshot::default()
     }
 }
 

@@ -1,0 +1,66 @@
+//! Processes that die: the window's, and the session's.
+
+use minitunnel_e2e::{Result, Scene, WAIT, eventually};
+
+use crate::Desk;
+
+#[tokio::test]
+async fn the_tunnel_does_not_notice_that_the_window_is_killed() -> Result {
+    let desk = Desk::new(Scene::api_only().await?).await?;
+    let web = desk.scene.cluster.expose("web", "LoadBalancer").await?;
+    let session = desk.session().await?;
+    let window = desk.window().await?;
+    window.click("Start").await?;
+    window.state("Connected").await?;
+    assert_eq!(
+        desk.scene.cluster.wait_for_addresses("web").await?,
+        web.addresses()
+    );
+    let routes = desk.scene.lab.routes().await?;
+
+    desk.kill(window.pid().await?).await?;
+    // Another view finds all as it was.
+    eventually(WAIT, "the window's end", async || {
+        anyhow::ensure!(window.pid().await.is_err());
+        Ok(())
+    })
+    .await?;
+    assert_eq!(desk.scene.lab.routes().await?, routes);
+    let status = desk.scene.service_status().await?;
+    assert_eq!(
+        status,
+        serde_json::json!(["connected", "us", web.addresses()])
+    );
+    assert_eq!(
+        session.count("panicked"),
+        0,
+        "{}",
+        session.report("panicked")
+    );
+    window.ended().await?;
+    let again = desk.window().await?;
+    again.state("Connected").await?;
+    again.close().await?;
+    desk.minitunnel("down").await?;
+    desk.scene.wait_for_before().await
+}
+
+#[tokio::test]
+async fn a_session_that_dies_is_said_to_and_shown_again_when_it_is_back() -> Result {
+    let desk = Desk::new(Scene::api_only().await?).await?;
+    let window = desk.window().await?;
+    window.heading("minitunnel is not running").await?;
+    let mut session = desk.session().await?;
+    window.heading("minikube").await?;
+    window.click("Start").await?;
+    window.state("Connected").await?;
+    session.kill().await?;
+    window.heading("minitunnel is not running").await?;
+    desk.scene.wait_for_before().await?;
+
+    // The button starts one that is nobody's child.
+    window.click("Start minitunnel").await?;
+    window.heading("minikube").await?;
+    window.close().await?;
+    desk.minitunnel("down").await.map(drop)
+}
