@@ -16,6 +16,12 @@ use crate::{Place, Process, Result, WAIT, eventually};
 const WATCHER: &str = "org.kde.StatusNotifierWatcher";
 const NOTIFICATIONS: &str = "org.freedesktop.Notifications";
 
+/// The distribution's session bus, for this process too, which is root's.
+const CONFIGURATION: &str = r#"<busconfig>
+  <include>/usr/share/dbus-1/session.conf</include>
+  <policy context="mandatory"><allow user="*"/></policy>
+</busconfig>"#;
+
 /// A person's session bus.
 #[derive(Debug)]
 pub struct SessionBus {
@@ -31,8 +37,11 @@ impl SessionBus {
         // One that was killed leaves it.
         let _ = std::fs::remove_file(&socket);
         let address = format!("unix:path={}", socket.display());
+        let configuration = place.home().join("session-bus.conf");
+        std::fs::write(&configuration, CONFIGURATION)?;
         let mut daemon = place.command("dbus-daemon");
-        daemon.args(["--session", "--nofork", "--nopidfile", "--print-address"]);
+        daemon.arg(format!("--config-file={}", configuration.display()));
+        daemon.args(["--nofork", "--nopidfile", "--print-address"]);
         let daemon = Process::spawn(daemon.arg(format!("--address={address}"))).await?;
         daemon.wait_for_line("unix:path=", WAIT).await?;
         Ok(Self {

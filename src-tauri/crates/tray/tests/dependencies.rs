@@ -1,10 +1,5 @@
 //! What the session's process is made of.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "it is how a test fails, in its helpers too"
-)]
-
 use std::process::Command;
 
 /// Beginnings of names of crates that bring GTK, a web engine or C libraries of a desktop.
