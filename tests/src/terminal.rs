@@ -77,9 +77,15 @@ impl Terminal {
         })
     }
 
-    /// What a person sees, line by line.
+    /// What a person sees, row by row, without the blank rows at the end.
     pub fn text(&self) -> String {
-        self.look(|screen| screen.parser.screen().contents())
+        self.look(|screen| {
+            let screen = screen.parser.screen();
+            let (_, columns) = screen.size();
+            // Not `contents`: it joins rows that once were one line, as a frame drawn at a resize was.
+            let rows: Vec<String> = screen.rows(0, columns.get()).collect();
+            rows.join("\n").trim_end().to_owned()
+        })
     }
 
     /// Whether the second screen is shown.

@@ -73,6 +73,15 @@ impl Ending {
         Ok(())
     }
 
+    /// No route is left, and the address alone, which a clean-up takes back.
+    async fn is_stale_until_cleanup(&self) -> Result {
+        self.wait_for_before().await?;
+        self.address_is_stale().await?;
+        let cleaned = self.cleanup().await?;
+        assert!(cleaned.contains(&self.address), "{cleaned}");
+        self.nothing_is_left().await
+    }
+
     /// No route and no address, and every view says so.
     async fn nothing_is_left(&self) -> Result {
         assert_eq!(self.lab.routes().await?, self.before);
@@ -167,11 +176,7 @@ async fn sigkill_of_the_client_leaves_no_route_and_a_stale_address_until_cleanup
     let mut up = ending.up().await?;
     kill_process(up.client, Signal::KILL)?;
     up.keeper.exit(WAIT).await?;
-    ending.wait_for_before().await?;
-    ending.address_is_stale().await?;
-    let cleaned = ending.cleanup().await?;
-    assert!(cleaned.contains(&ending.address), "{cleaned}");
-    ending.nothing_is_left().await
+    ending.is_stale_until_cleanup().await
 }
 
 #[tokio::test]
@@ -191,11 +196,7 @@ async fn sigkill_of_helper_and_client_at_once_leaves_no_route_and_a_stale_addres
     stop_and_kill(&[up.helper, up.client])?;
     // The keeper lives, and does what the helper can't any more.
     up.keeper.exit(WAIT).await?;
-    ending.wait_for_before().await?;
-    ending.address_is_stale().await?;
-    let cleaned = ending.cleanup().await?;
-    assert!(cleaned.contains(&ending.address), "{cleaned}");
-    ending.nothing_is_left().await
+    ending.is_stale_until_cleanup().await
 }
 
 #[tokio::test]

@@ -20,19 +20,21 @@ async fn connected(scene: &Scene) -> Result<(Process, Exposed)> {
 }
 
 /// Ctrl-C, and nothing is left.
-async fn end(mut up: Process, scene: &Scene) -> Result {
-    up.signal(Signal::INT)?;
-    up.success(WAIT).await?;
-    scene.wait_for_before().await?;
-    assert_eq!(scene.cluster.addresses("web").await?, [""; 0]);
-    Ok(())
+async fn end(up: Process, scene: &Scene) -> Result {
+    interrupt(up, scene).await?;
+    scene.wait_for_before().await
 }
 
 /// The same where links were made anew meanwhile.
-async fn end_on_new_links(mut up: Process, scene: &Scene) -> Result {
+async fn end_on_new_links(up: Process, scene: &Scene) -> Result {
+    interrupt(up, scene).await?;
+    scene.is_as_before_on_new_links().await
+}
+
+/// Ctrl-C, an orderly end, and no address is left.
+async fn interrupt(mut up: Process, scene: &Scene) -> Result {
     up.signal(Signal::INT)?;
     up.success(WAIT).await?;
-    scene.is_as_before_on_new_links().await?;
     assert_eq!(scene.cluster.addresses("web").await?, [""; 0]);
     Ok(())
 }

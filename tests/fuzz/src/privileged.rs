@@ -68,7 +68,7 @@ pub fn messages(data: &[u8]) -> bool {
         if let Some(profile) = &profile {
             assert!(is_name(profile.as_str()));
         }
-        let guard = shown(validate::options(options));
+        let guard = shown(validate::options(&options));
         if let Some(Some(guard)) = guard {
             assert!((1..=3_600).contains(&guard.as_secs()));
         }

@@ -29,6 +29,8 @@ struct Kill {
     way: Way,
     /// With the helper, in the same moment.
     both: bool,
+    /// Of the points, every so many: those of both in a helper's calls are killed at one by one beside this (`bus`).
+    every: usize,
     least: usize,
 }
 
@@ -172,6 +174,7 @@ impl Bench {
 
 async fn one(bench: &Bench, case: &Case<Kill>, nth: usize) -> Result<Option<Point>> {
     let what = case.what;
+    let nth = nth * case.case.every;
     let killed = bench.killed(&case.case, nth).await;
     let struck = killed.with_context(|| format!("{what}, to be killed at point {nth}"))?;
     let when = format!("{what}, killed at point {nth}, {struck:?}");
@@ -201,13 +204,27 @@ async fn one(bench: &Bench, case: &Case<Kill>, nth: usize) -> Result<Option<Poin
 #[test]
 fn client_killed_anywhere_alone_or_with_the_helper_leaves_no_route_and_its_address_is_taken_back()
 -> Result {
-    let case = |what, way, both, least| Case::new(what, Kill { way, both, least });
+    let case = |what, way, both, every, least| {
+        let kill = Kill {
+            way,
+            both,
+            every,
+            least,
+        };
+        Case::new(what, kill)
+    };
     let cases = [
-        case("a client's way up", Way::Up, false, 150),
-        case("a client's change", Way::Change, false, 12),
-        case("a client's way down", Way::Down, false, 30),
-        case("client and helper on the way up", Way::Up, true, 130),
-        case("client and helper in a change", Way::Change, true, 10),
+        case("a client's way up", Way::Up, false, 1, 150),
+        case("a client's change", Way::Change, false, 1, 12),
+        case("a client's way down", Way::Down, false, 1, 30),
+        case(
+            "client and helper on the way up, every third point",
+            Way::Up,
+            true,
+            3,
+            43,
+        ),
+        case("client and helper in a change", Way::Change, true, 1, 10),
     ];
     in_labs(LABS, &cases, Bench::new, one)?;
     for case in &cases {

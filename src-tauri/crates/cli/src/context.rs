@@ -70,12 +70,11 @@ impl Context {
 
     /// What is: by the session, else by an engine that has looked around once.
     pub(crate) async fn look(&self, only: Option<BTreeSet<ProfileName>>) -> anyhow::Result<Look> {
-        let mut look = match self.session().await? {
+        let (handle, engine) = match self.session().await? {
             Some(handle) => {
                 // It may have been started for other profiles; one that ends just now has shown what it knew.
                 let _ = handle.command(Command::Look).await;
-                let engine = None;
-                Look { handle, engine }
+                (handle, None)
             }
             None => {
                 // One that only looks starts no helper, as that one would clean up.
@@ -85,10 +84,10 @@ impl Context {
                     window: None,
                 };
                 let (handle, engine) = self.engine(looks).await?;
-                let engine = Some(engine);
-                Look { handle, engine }
+                (handle, Some(engine))
             }
         };
+        let mut look = Look { handle, engine };
         let settled = |snapshot: &Snapshot| {
             let asking = |cluster: &ClusterState| *cluster == ClusterState::Asking;
             snapshot.complete

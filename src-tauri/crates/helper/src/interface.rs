@@ -26,7 +26,7 @@ impl Interface {
     ) -> Result<u64, Refusal> {
         let profile = validate::profile(profile)?;
         let after = validate::routes(&routes.0)?;
-        let trial = validate::options(options)?;
+        let trial = validate::options(&options)?;
         let (call, client) = self.0.enter(&header, true, Some(&profile)).await?;
         if after.is_empty() {
             return self.0.release(client, profile);

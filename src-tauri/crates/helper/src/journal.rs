@@ -117,9 +117,11 @@ impl Journal {
 
     /// When the next guarded set ends.
     pub(crate) fn next_end(&self) -> Option<SystemTime> {
-        let records = self.records.iter();
-        let ends = records.filter_map(|record| Some(record.guard.as_ref()?.until));
-        ends.min()
+        let guards = self
+            .records
+            .iter()
+            .filter_map(|record| record.guard.as_ref());
+        guards.map(|guard| guard.until).min()
     }
 
     /// Whether nobody lives for whom the helper has to stay.

@@ -155,8 +155,7 @@ async fn recovered(
             Journal::default()
         }
     };
-    let records = journal.records.iter().chain(&journal.applying);
-    let holders = records.map(|record| &record.client.owner);
+    let holders = journal.records.iter().map(|record| &record.client.owner);
     let owners: BTreeSet<Owner> = holders.chain(&journal.grants).cloned().collect();
     if bus.is_none() && owners.iter().any(|owner| *owner != Owner::Peer) {
         bus = match Bus::connect().await {

@@ -53,24 +53,25 @@ pub(crate) fn routes(wire: &[(&str, &str)]) -> Result<BTreeSet<Route>, Refusal> 
 }
 
 /// Reads the options of `Apply`: how long the set may wait for its confirmation.
-pub(crate) fn options(mut options: HashMap<&str, Number>) -> Result<Option<Duration>, Refusal> {
-    let trial = options.remove(OPTION_CONFIRM_WITHIN);
-    // An option that is not known may be a condition: what it asks for can't be left out in silence.
-    if let Some(name) = options.keys().next() {
-        return Err(Refusal::Incompatible(format!(
-            "this helper does not know the option \"{}\": install the same version of both",
-            shown(name)
-        )));
-    }
-    match trial {
-        None => Ok(None),
-        Some(Number(Some(seconds @ 1..=LONGEST_GUARD))) => {
-            Ok(Some(Duration::from_secs(seconds.into())))
+pub(crate) fn options(options: &HashMap<&str, Number>) -> Result<Option<Duration>, Refusal> {
+    let mut trial = None;
+    for (name, Number(value)) in options {
+        // An option that is not known may be a condition: what it asks for can't be left out in silence.
+        if *name != OPTION_CONFIRM_WITHIN {
+            return Err(Refusal::Incompatible(format!(
+                "this helper does not know the option \"{}\": install the same version of both",
+                shown(name)
+            )));
         }
-        Some(_) => Err(Refusal::InvalidRoute(format!(
-            "{OPTION_CONFIRM_WITHIN} must be 1 to {LONGEST_GUARD} seconds"
-        ))),
+        let seconds = value.filter(|seconds| (1..=LONGEST_GUARD).contains(seconds));
+        let Some(seconds) = seconds else {
+            return Err(Refusal::InvalidRoute(format!(
+                "{OPTION_CONFIRM_WITHIN} must be 1 to {LONGEST_GUARD} seconds"
+            )));
+        };
+        trial = Some(Duration::from_secs(seconds.into()));
     }
+    Ok(trial)
 }
 
 #[cfg(test)]
@@ -166,13 +167,13 @@ mod tests {
         let call = Message::method_call("/", "Apply");
         let call = call.build(&HashMap::from([(name, value)])).unwrap();
         let body = call.body();
-        options(body.deserialize().unwrap())
+        options(&body.deserialize().unwrap())
     }
 
     #[test]
     fn a_guard_is_read_and_bounded() {
         let with = |value: Variant<'_>| sent("confirm_within", value);
-        assert_eq!(options(HashMap::new()).unwrap(), None);
+        assert_eq!(options(&HashMap::new()).unwrap(), None);
         let half_a_minute = Some(Duration::from_secs(30));
         assert_eq!(with(Variant::from(30u32)).unwrap(), half_a_minute);
         for odd in [

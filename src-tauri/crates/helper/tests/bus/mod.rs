@@ -15,7 +15,7 @@ use minitunnel_helper_api::{BUS_NAME, Client};
 use minitunnel_routing::Events;
 use rustix::process::Signal;
 use tempfile::TempDir;
-use zbus::{Connection, OwnedVariant, fdo::DBusProxy, names::BusName};
+use zbus::{Connection, Message, MessageStream, OwnedVariant, fdo::DBusProxy};
 
 use crate::{
     PODS, SERVICES, client,
@@ -454,25 +454,39 @@ fn what_is_too_much_is_refused_and_the_helper_stays_small() {
     in_namespace(TEST, client, || {
         run(async {
             let bus = Bus::start().await;
-            let mut helper = bus.helper().await;
             let caller = Connection::system().await.unwrap();
-            let call = async |count| {
+            let call = |count| {
                 let routes = vec![("10.96.0.0/12", "192.168.49.2"); count];
                 let body = ("minikube", routes, HashMap::<&str, OwnedVariant>::new());
-                let name = BusName::try_from(BUS_NAME).unwrap();
-                let path = minitunnel_helper_api::OBJECT_PATH;
-                let interface = Some(minitunnel_helper_api::INTERFACE);
-                let called = caller.call_method(Some(name), path, interface, "Apply", &body);
-                tokio::time::timeout(PATIENCE, called)
-                    .await
-                    .unwrap()
-                    .unwrap_err()
-                    .to_string()
+                let call = Message::method_call(minitunnel_helper_api::OBJECT_PATH, "Apply");
+                let call = call.destination(BUS_NAME);
+                let call = call.interface(minitunnel_helper_api::INTERFACE);
+                call.build(&body).unwrap()
             };
-            let answer = call(1_025).await;
-            assert!(answer.contains("LimitExceeded"), "{answer}");
-            let answer = call(800_000).await;
-            assert!(answer.contains("too many"), "{answer}");
+            // Made before there is a helper, which waits for nobody for long.
+            let (many, far_too_many) = (call(1_025), call(800_000));
+            let mut helper = bus.helper().await;
+            let answer = async |call: &Message| {
+                let mut heard = MessageStream::from(&caller);
+                caller.send(call).await.unwrap();
+                let serial = Some(call.primary_header().serial_num());
+                let reply = async {
+                    loop {
+                        let message = heard.next().await.unwrap().unwrap();
+                        if message.header().reply_serial() == serial {
+                            break message;
+                        }
+                    }
+                };
+                let reply = tokio::time::timeout(PATIENCE, reply).await.unwrap();
+                let name = reply.header().error_name().unwrap().to_string();
+                let words: String = reply.body().deserialize().unwrap();
+                format!("{name}: {words}")
+            };
+            let refusal = answer(&many).await;
+            assert!(refusal.contains("LimitExceeded"), "{refusal}");
+            let refusal = answer(&far_too_many).await;
+            assert!(refusal.contains("too many"), "{refusal}");
             // The message alone has 32 MB; what was made of it had another 100.
             let peak = lab::peak_memory(helper.id());
             assert!(peak < 80_000, "{peak} kB");
