@@ -241,8 +241,8 @@ impl FakeIcon {
     pub async fn click(&self, label: &str) -> Result {
         eventually(WAIT, label, async || {
             let menu = self.menu().await?;
-            let all = menu.all().into_iter();
-            let entry = all.filter(|entry| entry.label == label).next_back();
+            // The check items come before the entries of the profiles.
+            let entry = menu.all().into_iter().rfind(|entry| entry.label == label);
             let entry = entry.with_context(|| format!("{:#?}", menu.labels()))?;
             ensure!(entry.enabled, "{label} can't be clicked");
             // The menu may be another one by now, with other numbers: then the click is refused.
