@@ -135,11 +135,12 @@ impl MenuEntry {
         all.map(|entry| entry.label.clone()).collect()
     }
 
-    /// The first entry whose label begins so.
+    /// The entry with that label, else the first whose label begins so.
     pub fn find(&self, label: &str) -> Option<&MenuEntry> {
-        self.all()
-            .into_iter()
-            .find(|entry| entry.label.starts_with(label))
+        let all = self.all();
+        let exact = all.iter().find(|entry| entry.label == label);
+        let found = exact.or_else(|| all.iter().find(|entry| entry.label.starts_with(label)));
+        found.copied()
     }
 }
 
@@ -236,10 +237,13 @@ impl FakeIcon {
         Ok(menu.find(label).context("it was there")?.clone())
     }
 
-    /// Clicks the first entry whose label begins so, when it is there.
+    /// Clicks the entry with that label, when it is there.
     pub async fn click(&self, label: &str) -> Result {
         eventually(WAIT, label, async || {
-            let entry = self.entry(label).await?;
+            let menu = self.menu().await?;
+            // The check items come before the entries of the profiles.
+            let entry = menu.all().into_iter().rfind(|entry| entry.label == label);
+            let entry = entry.with_context(|| format!("{:#?}", menu.labels()))?;
             ensure!(entry.enabled, "{label} can't be clicked");
             // The menu may be another one by now, with other numbers: then the click is refused.
             let event = (entry.id, "clicked", Variant::from(0_i32), 0_u32);

@@ -69,6 +69,12 @@ async fn check_items_are_settings_in_the_users_file() -> Result {
     let config = desk.lab.user("alice").home().join(".config");
     let entry = config.join("autostart/io.github.minitunnel.desktop");
     icon.click("Start at login").await?;
+    // The panel's own check turns with the click; the entry is what the session writes last.
+    eventually(WAIT, "the entry for the login", async || {
+        anyhow::ensure!(entry.exists());
+        Ok(())
+    })
+    .await?;
     icon.menu_with("the check", |menu| {
         let entry = menu.find("Start at login");
         entry.is_some_and(|entry| entry.checked == Some(true))

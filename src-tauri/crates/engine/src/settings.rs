@@ -135,30 +135,23 @@ fn value(item: &Item) -> String {
     }
 }
 
-/// Sends what the file says whenever that has changed, until the receiver is gone.
+/// Sends what the file says whenever it may have changed, until the receiver is gone.
 ///
 /// # Errors
 ///
 /// If files can't be watched.
-pub(crate) fn forward(
-    path: PathBuf,
-    mut known: Read,
-    receiver: mpsc::Sender<Read>,
-) -> Result<(), WatchError> {
+pub(crate) fn forward(path: PathBuf, receiver: mpsc::Sender<Read>) -> Result<(), WatchError> {
     let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
     let mut watcher = Watcher::of_folder(folder)?;
     tokio::spawn(async move {
         loop {
-            let now = read(&path);
-            if now != known {
-                known = now.clone();
-                if receiver.send(now).await.is_err() {
-                    return;
-                }
-            }
             tokio::select! {
                 () = watcher.changed() => {}
                 () = receiver.closed() => return,
+            }
+            // Also what is the same as before: the session may have written something else meanwhile.
+            if receiver.send(read(&path)).await.is_err() {
+                return;
             }
         }
     });

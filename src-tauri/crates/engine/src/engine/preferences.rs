@@ -27,10 +27,11 @@ impl Preferences {
         window: Option<OpenWindow>,
     ) -> Result<(Self, mpsc::Receiver<Read>), WatchError> {
         let (changed, settled) = mpsc::channel(1);
-        let read = path.as_deref().map(settings::read).unwrap_or_default();
+        // Watched before it is read: no change falls between.
         if let Some(path) = &path {
-            settings::forward(path.clone(), read.clone(), changed)?;
+            settings::forward(path.clone(), changed)?;
         }
+        let read = path.as_deref().map(settings::read).unwrap_or_default();
         Ok((Self { path, read, window }, settled))
     }
 
@@ -41,6 +42,9 @@ impl Preferences {
 
     /// Takes in the file as it is now, by whomever it was changed.
     pub(super) fn take(&mut self, read: Read) {
+        if read == self.read {
+            return;
+        }
         for problem in &read.problems {
             tracing::warn!("{problem}");
         }

@@ -137,7 +137,7 @@ async fn a_change_by_hand_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("minitunnel/settings.toml");
     let (told, mut seen) = mpsc::channel(1);
-    forward(path.clone(), Read::default(), told).unwrap();
+    forward(path.clone(), told).unwrap();
     let settings = Settings {
         notifications: false,
         ..Settings::default()

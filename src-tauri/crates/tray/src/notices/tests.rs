@@ -186,7 +186,11 @@ fn services_that_come_while_the_tunnel_is_down_are_told_together() {
     let mut running = connected("p");
     running.load_balancers = vec![service("a", &["10.99.1.1"], None)];
     assert_eq!(titles(&[before, with(&["a"])]), [""; 0]);
-    assert_eq!(titles(&[running, going_down(), with(&["a"])]), [""; 0]);
+    let ending = ProfileStatus {
+        load_balancers: running.load_balancers.clone(),
+        ..going_down()
+    };
+    assert_eq!(titles(&[running, ending, with(&["a"])]), [""; 0]);
 
     let history = [
         with(&["a"]),
