@@ -580,7 +580,14 @@ port: number,
  */
 protocol: string, };
 
-export type SessionState = { "session": "looking" } | { "session": "absent" } | { "session": "refused", message: string, } | { "session": "joined" };
+/**
+ * What became of the session.
+ */
+export type SessionState = { "session": "looking" } | { "session": "absent" } | { "session": "refused", 
+/**
+ * Why, and the way out, in one sentence.
+ */
+message: string, } | { "session": "joined" };
 
 /**
  * What the user has settled: the file `settings.toml` in the user's own configuration folder.
@@ -745,4 +752,23 @@ message: string, } | { "cause": "profile",
  */
 message: string, });
 
-export type View = { session: SessionState, snapshot: Snapshot | null, minikube: boolean, version: string, };
+/**
+ * All that the page shows.
+ */
+export type View = { 
+/**
+ * What became of the session.
+ */
+session: SessionState, 
+/**
+ * What it says; `None` without one.
+ */
+snapshot: Snapshot | null, 
+/**
+ * Whether a `minikube` is on the `PATH`.
+ */
+minikube: boolean, 
+/**
+ * This program's version.
+ */
+version: string, };
