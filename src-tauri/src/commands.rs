@@ -94,11 +94,11 @@ pub(crate) fn watch(page: State<'_, Page>, channel: Channel<View>) {
 #[tauri::command]
 pub(crate) async fn command(page: State<'_, Page>, command: Command) -> Result<(), Refusal> {
     match command {
-        Command::SetTarget { .. } | Command::Configure { .. } => {
+        Command::SetTarget { .. } | Command::Configure { .. } | Command::Quit => {
             Ok(page.session()?.command(command).await?)
         }
         // A clean-up has an answer of its own; the others are not the window's to ask.
-        Command::Cleanup { .. } | Command::Resume { .. } | Command::OpenWindow | Command::Quit => {
+        Command::Cleanup { .. } | Command::Resume { .. } | Command::OpenWindow | Command::Look => {
             Err(Refusal::NotForPages)
         }
     }

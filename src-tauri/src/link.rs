@@ -22,6 +22,8 @@ pub(crate) struct View {
     pub(crate) session: SessionState,
     /// What it says; `None` without one.
     pub(crate) snapshot: Option<Arc<Snapshot>>,
+    /// Whether the tray has found no panel for its icon.
+    pub(crate) no_panel: bool,
     /// Whether a `minikube` is on the `PATH`.
     pub(crate) minikube: bool,
     /// This program's version.
@@ -55,8 +57,9 @@ pub(crate) struct Link {
 }
 
 /// A link that looks for a session as soon as it is [kept](Link::keep), and what it shows.
-pub(crate) fn begin() -> (watch::Receiver<View>, Link) {
+pub(crate) fn begin(no_panel: bool) -> (watch::Receiver<View>, Link) {
     let (publish, view) = watch::channel(View {
+        no_panel,
         minikube: crate::places::on_path("minikube").is_some(),
         version: env!("CARGO_PKG_VERSION"),
         ..View::default()

@@ -20,7 +20,9 @@ fn main() -> ExitCode {
         // A second window is better than none; why there is no folder for either, the page says.
         Err(_) => None,
     };
-    let (view, link) = link::begin();
+    // By the tray, which then has no other place to be quit from.
+    let no_panel = std::env::args_os().any(|argument| argument == "--no-panel");
+    let (view, link) = link::begin(no_panel);
     let app = tauri::Builder::default()
         .manage(commands::Page::new(view, link.clone()))
         .invoke_handler(tauri::generate_handler![

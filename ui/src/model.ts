@@ -765,6 +765,10 @@ session: SessionState,
  */
 snapshot: Snapshot | null, 
 /**
+ * Whether the tray has found no panel for its icon.
+ */
+no_panel: boolean, 
+/**
  * Whether a `minikube` is on the `PATH`.
  */
 minikube: boolean, 

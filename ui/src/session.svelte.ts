@@ -4,7 +4,7 @@ import type { CleanupItem, CleanupReport, Command, ServiceKey, Settings, View } 
 
 /** The page's end of the session: what is, and what can be asked for. It keeps nothing that the view has. */
 export class Session {
-  view = $state.raw<View>({ session: { session: "looking" }, snapshot: null, minikube: true, version: "" });
+  view = $state.raw<View>({ session: { session: "looking" }, snapshot: null, no_panel: false, minikube: true, version: "" });
   /** What was asked for and did not happen, in one sentence. */
   problem = $state<string | null>(null);
 
@@ -30,6 +30,11 @@ export class Session {
 
   startSession(): Promise<boolean> {
     return this.#ask("start_session");
+  }
+
+  /** Ends every tunnel and the session. */
+  quit(): Promise<boolean> {
+    return this.#command({ command: "quit" });
   }
 
   openService(profile: string, service: ServiceKey, port: number): Promise<boolean> {

@@ -8,7 +8,7 @@ const state = () => screen.getByRole("status", { name: "State of the tunnel" }).
 const button = (name: string | RegExp) => screen.getByRole("button", { name });
 
 test("without a session there is a button that starts one, and what it says where that fails", async () => {
-  const page = new Page({ session: { session: "absent" }, snapshot: null, minikube: true, version: "0.1.0" });
+  const page = new Page({ session: { session: "absent" }, snapshot: null, no_panel: false, minikube: true, version: "0.1.0" });
   expect(screen.getByRole("heading", { name: "minitunnel is not running" })).toBeTruthy();
   page.answers["start_session"] = () => {
     throw "neither minitunnel-tray nor minitunnel is beside this program";
@@ -20,13 +20,13 @@ test("without a session there is a button that starts one, and what it says wher
 
   page.show(joined(examples().desk));
   expect(screen.getByRole("heading", { level: 1 }).textContent).toBe("minikube");
-  page.show({ session: { session: "absent" }, snapshot: null, minikube: true, version: "0.1.0" });
+  page.show({ session: { session: "absent" }, snapshot: null, no_panel: false, minikube: true, version: "0.1.0" });
   expect(button("Start minitunnel")).toBeTruthy();
 });
 
 test("a session that can't be used says why", async () => {
   const message = "the session that runs is minitunnel 9.9.9, and this is 0.1.0: end it (`kill 1`)";
-  const page = new Page({ session: { session: "refused", message }, snapshot: null, minikube: true, version: "" });
+  const page = new Page({ session: { session: "refused", message }, snapshot: null, no_panel: false, minikube: true, version: "" });
   expect(screen.getByRole("status", { name: "" }).textContent).toContain("minitunnel 9.9.9");
   await page.isAccessible();
 });
@@ -41,6 +41,19 @@ test("without a profile, or without minikube, it says what to do", async () => {
   await page.user.click(button("Open minikube's guide"));
   expect(page.asked).toEqual([{ command: "open_guide", arguments: {} }]);
   await page.isAccessible();
+});
+
+test("where the desktop has no panel, it says so and is the place to quit", async () => {
+  const { desk } = examples();
+  const page = new Page(joined(desk));
+  expect(screen.queryByRole("button", { name: "Quit minitunnel" })).toBeNull();
+  page.show({ ...joined(desk), no_panel: true });
+  expect(screen.getByRole("heading", { name: "This desktop has no place for the icon" })).toBeTruthy();
+  await page.isAccessible();
+  await page.user.click(button("Quit minitunnel"));
+  expect(page.asked).toEqual([{ command: "command", arguments: { command: { command: "quit" } } }]);
+  await page.user.click(button("Hide this"));
+  expect(screen.queryByRole("heading", { name: "This desktop has no place for the icon" })).toBeNull();
 });
 
 test("a tunnel is started and stopped, and shown as it is", async () => {

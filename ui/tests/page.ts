@@ -31,7 +31,7 @@ export function profile(snapshot: Snapshot, name: string): ProfileStatus {
 }
 
 export function joined(snapshot: Snapshot): View {
-  return { session: { session: "joined" }, snapshot, minikube: true, version: "0.1.0" };
+  return { session: { session: "joined" }, snapshot, no_panel: false, minikube: true, version: "0.1.0" };
 }
 
 /** The page as it is mounted in the window, with the test in the place of the window's own process. */

@@ -44,7 +44,7 @@ async fn until(view: &mut watch::Receiver<View>, session: SessionState, home: Op
 async fn a_session_is_joined_when_it_comes_and_again_when_it_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let dir = RuntimeDir::open(Some(folder.path())).unwrap();
-    let (mut view, link) = begin();
+    let (mut view, link) = begin(false);
     let kept = link.clone();
     let in_dir = dir.clone();
     tokio::spawn(async move { kept.keep_in(&in_dir).await });

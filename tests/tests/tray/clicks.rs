@@ -1,19 +1,28 @@
 //! What clicks do, and what the menu shows of it.
 
-use minitunnel_e2e::{Process, Result, Signal, WAIT, eventually};
+use std::time::Duration;
+
+use minitunnel_e2e::{ClusterOptions, Process, Result, Scene, Signal, WAIT, eventually};
 
 use crate::Desk;
 
 #[tokio::test]
 async fn start_and_stop_in_the_menu_bring_the_tunnel_up_and_down() -> Result {
-    let desk = Desk::new().await?;
+    let desk = Desk::in_scene(Scene::new(ClusterOptions::default()).await?).await?;
+    let page = desk.web.url();
+    desk.cluster.served(&page).await?;
     let (mut tray, _panel, icon) = desk.shown().await?;
     icon.entry("minikube – off").await?;
+    // An address that nothing routes to never answers: time enough for one that does.
+    let soon = Duration::from_millis(700);
+    assert!(desk.lab.http_get(&page, soon).await.is_err());
     icon.click("Start").await?;
     desk.is_up(&icon).await?;
     assert_eq!(icon.tooltip().await?, "minikube: connected");
+    assert_eq!(desk.lab.http_get(&page, WAIT).await?, 200);
     icon.click("Stop").await?;
     desk.is_down(&icon).await?;
+    assert!(desk.lab.http_get(&page, soon).await.is_err());
     icon.click("Start").await?;
     desk.is_up(&icon).await?;
     icon.click("Quit").await?;

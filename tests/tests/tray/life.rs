@@ -1,7 +1,9 @@
 //! Panels that come and go, other sessions, second instances, sudden ends.
 
-use anyhow::Context as _;
-use minitunnel_e2e::{FakePanel, Process, Result, Signal, WAIT};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use minitunnel_e2e::{FakePanel, Process, Result, Signal, WAIT, eventually};
 
 use crate::Desk;
 
@@ -65,15 +67,13 @@ async fn a_session_of_a_terminal_is_shown_and_followed_by_the_trays_own() -> Res
     desk.wait_for_before().await
 }
 
-#[tokio::test]
-async fn a_second_tray_has_the_first_one_open_its_window_and_ends() -> Result {
-    let desk = Desk::new().await?;
-    // A window that only says that it was started.
+/// A window that only says that it was started: a search path with it, and the file of what it says.
+async fn silent_window(desk: &Desk) -> Result<(String, PathBuf)> {
     let folder = desk.lab.user("alice").home().join("programs");
     std::fs::create_dir(&folder)?;
     let opened = folder.join("opened");
     let window = folder.join("minitunnel-window");
-    let script = format!("#!/bin/sh\necho $PPID >>{}\n", opened.display());
+    let script = format!("#!/bin/sh\necho $PPID $* >>{}\n", opened.display());
     std::fs::write(&window, script)?;
     desk.lab
         .sh(&format!(
@@ -81,11 +81,39 @@ async fn a_second_tray_has_the_first_one_open_its_window_and_ends() -> Result {
             folder.display()
         ))
         .await?;
-    let path = format!(
-        "{}:{}/bin:/usr/bin:/bin",
-        folder.display(),
-        desk.lab.dir().display()
-    );
+    let programs = desk.lab.dir().join("bin");
+    let path = format!("{}:{}:/usr/bin:/bin", folder.display(), programs.display());
+    Ok((path, opened))
+}
+
+/// What the windows that were started have said.
+async fn said(opened: &Path) -> Result<String> {
+    eventually(WAIT, "the window", async || {
+        let said = std::fs::read_to_string(opened)?;
+        ensure!(said.ends_with('\n'), "it has said {said:?} so far");
+        Ok(said.trim().to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn without_a_panel_the_window_opens_and_says_so() -> Result {
+    let desk = Desk::new().await?;
+    let (path, opened) = silent_window(&desk).await?;
+    let mut tray = desk.session.command("minitunnel-tray");
+    // The screen is the window's to find.
+    let tray = tray.arg("-v").env("PATH", &path).env("DISPLAY", ":7");
+    let tray = Process::spawn(tray).await?;
+    let said = said(&opened).await?;
+    let expected = format!("{} --no-panel", tray.lab_pid()?);
+    assert_eq!(said, expected);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_second_tray_has_the_first_one_open_its_window_and_ends() -> Result {
+    let desk = Desk::new().await?;
+    let (path, opened) = silent_window(&desk).await?;
     let mut panel = FakePanel::start(&desk.session).await?;
     let mut first = desk.session.command("minitunnel-tray");
     let first = Process::spawn(first.arg("-v").env("PATH", &path)).await?;
@@ -93,17 +121,13 @@ async fn a_second_tray_has_the_first_one_open_its_window_and_ends() -> Result {
     icon.entry("minikube – off").await?;
     let mut second = Process::spawn(&mut desk.session.command("minitunnel-tray")).await?;
     second.success(WAIT).await?;
-    minitunnel_e2e::eventually(WAIT, "the window", async || {
-        Ok(std::fs::read_to_string(&opened)?)
-    })
-    .await?;
-    let parent = std::fs::read_to_string(&opened)?;
-    assert_eq!(parent.trim(), first.lab_pid()?.to_string());
+    let parent = first.lab_pid()?.to_string();
+    assert_eq!(said(&opened).await?, parent);
     // At login it opens none.
     let mut third = desk.session.command("minitunnel-tray");
     let mut third = Process::spawn(third.arg("--login")).await?;
     third.success(WAIT).await?;
-    assert_eq!(std::fs::read_to_string(&opened)?, parent);
+    assert_eq!(said(&opened).await?, parent);
     icon.entry("minikube – off").await?;
     Ok(())
 }

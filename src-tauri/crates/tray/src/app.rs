@@ -203,7 +203,7 @@ impl App {
                 only: None,
             },
             helper: HelperWay::System,
-            window: desktop.then(|| OpenWindow::new(desktop::open_window)),
+            window: desktop.then(|| OpenWindow::new(|| desktop::open_window(true))),
         }
     }
 
@@ -394,7 +394,7 @@ impl App {
                     wanted.collect()
                 }));
             }
-            Action::OpenWindow => self.open_window(),
+            Action::OpenWindow => self.open_window(true),
             Action::Copy(text) => self.clipboard.set(text, self.tell.clone()),
             Action::Start(profile) => {
                 self.mine.insert(profile.clone());
@@ -432,8 +432,8 @@ impl App {
         });
     }
 
-    fn open_window(&self) {
-        if let Err(problem) = desktop::open_window() {
+    fn open_window(&self, panel: bool) {
+        if let Err(problem) = desktop::open_window(panel) {
             self.say(problem);
         }
     }
@@ -449,7 +449,7 @@ impl App {
                 "This desktop shows no icons of programs in its panel: the window does the same, and can be opened at any time."
                     .into(),
             );
-            self.open_window();
+            self.open_window(false);
         }
     }
 

@@ -94,13 +94,14 @@ pub(crate) fn has_screen() -> bool {
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
-/// Starts the window, which shows itself if it runs already.
-pub(crate) fn open_window() -> Answer {
+/// Starts the window, which shows itself if it runs already, and says that there is no panel where that is so.
+pub(crate) fn open_window(panel: bool) -> Answer {
     let this = std::env::current_exe().ok();
     let beside = this.map(|this| this.with_file_name(WINDOW));
     let beside = beside.filter(|beside| beside.is_file());
     let program = beside.unwrap_or_else(|| PathBuf::from(WINDOW));
     let started = Command::new(&program)
+        .args((!panel).then_some("--no-panel"))
         .stdin(Stdio::null())
         // Not ended by a terminal's Ctrl-C for the tray.
         .process_group(0)

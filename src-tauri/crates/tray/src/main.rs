@@ -121,6 +121,6 @@ async fn show_the_first(place: &Place) -> anyhow::Result<()> {
     // The session may be a terminal's, which has no window to open.
     match answer {
         Ok(()) => Ok(()),
-        Err(_) => desktop::open_window().map_err(|problem| anyhow!(problem)),
+        Err(_) => desktop::open_window(true).map_err(|problem| anyhow!(problem)),
     }
 }
