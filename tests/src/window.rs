@@ -68,6 +68,11 @@ impl Display {
         })
     }
 
+    /// Its name, as programs have it in their environment.
+    pub fn name(&self) -> &'static str {
+        DISPLAY
+    }
+
     /// Opens the window of a person, by default root's.
     pub async fn open(&self, user: Option<&str>, look: Look) -> Result<Window> {
         let place = match user {

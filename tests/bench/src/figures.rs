@@ -13,6 +13,7 @@ mod repair;
 mod start;
 mod thousand;
 mod tray;
+mod window;
 
 use std::fmt;
 
@@ -50,6 +51,8 @@ pub(crate) enum Family {
     Back,
     /// The tray: start, click, memory, idle.
     Tray,
+    /// The window: first content, 500 services that change, memory.
+    Window,
 }
 
 impl Family {
@@ -68,6 +71,7 @@ impl Family {
             Self::Moves => moves::measure(runs).await,
             Self::Back => back::measure(runs).await,
             Self::Tray => tray::measure(runs).await,
+            Self::Window => window::measure(runs).await,
         }
     }
 }

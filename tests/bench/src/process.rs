@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{Result, WAIT};
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{sleep, timeout};
 
 /// A process by its folder in a `/proc`.
@@ -30,6 +32,45 @@ impl Proc {
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         let kib: f64 = kib.context("no Pss in smaps_rollup")?.trim().parse()?;
         Ok(kib * 1024.0 / 1e6)
+    }
+
+    /// The same of it and of all processes that came from it.
+    pub(crate) fn tree_pss(&self) -> Result<f64> {
+        self.tree()?.iter().map(Self::pss).sum()
+    }
+
+    /// It, its children, and theirs.
+    pub(crate) fn tree(&self) -> Result<Vec<Self>> {
+        let mut all = vec![self.clone()];
+        let mut next = 0;
+        while let Some(parent) = all.get(next) {
+            next += 1;
+            let mut children = Vec::new();
+            for task in fs::read_dir(parent.0.join("task"))? {
+                let list = fs::read_to_string(task?.path().join("children"))?;
+                let list = list.split_whitespace();
+                children.extend(list.map(|pid| Self(self.0.with_file_name(pid))));
+            }
+            all.extend(children);
+        }
+        Ok(all)
+    }
+
+    /// Its short name, of at most 15 characters.
+    pub(crate) fn name(&self) -> Result<String> {
+        Ok(self.read("comm")?.trim_end().to_owned())
+    }
+
+    /// When it was started, to the clock's tick (10 ms).
+    pub(crate) fn started(&self) -> Result<SystemTime> {
+        let stat = self.read("stat")?;
+        let (_, fields) = stat.rsplit_once(')').context("an odd stat")?;
+        // Field 22, starttime, is the 20th after the name: ticks since boot.
+        let ticks = fields.split_whitespace().nth(19).context("a short stat")?;
+        let seconds = ticks.parse::<u64>()? as f64 / clock_ticks_per_second() as f64;
+        let now = Duration::try_from(clock_gettime(ClockId::Boottime))?;
+        let age = now.saturating_sub(Duration::from_secs_f64(seconds));
+        Ok(SystemTime::now() - age)
     }
 
     pub(crate) fn used(&self) -> Result<Used> {

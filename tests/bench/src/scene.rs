@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use kube::Client;
 use minitunnel_e2e::{
-    Cluster, ClusterOptions, Lab, MinikubeHome, Process, ProxyMode, Result, SessionBus, Signal,
-    SystemBus, WAIT, eventually,
+    Cluster, ClusterOptions, Display, Lab, Look, MinikubeHome, Process, ProxyMode, Result,
+    SessionBus, Signal, SystemBus, WAIT, Window, eventually,
 };
 use minitunnel_model::Route;
 use tokio::process::Command;
@@ -172,7 +172,8 @@ impl Scene {
         Ok(self.proc(pid.context("the helper does not run")?))
     }
 
-    fn proc(&self, pid: u32) -> Proc {
+    /// The costs of the lab's process of that number.
+    pub(crate) fn proc(&self, pid: u32) -> Proc {
         Proc(self.lab.outside_path(&format!("/proc/{pid}")))
     }
 
@@ -208,6 +209,22 @@ impl Scene {
     /// Alice's session bus.
     pub(crate) async fn session_bus(&self) -> Result<SessionBus> {
         SessionBus::start(&self.lab.user(USER)).await
+    }
+
+    /// A screen.
+    pub(crate) async fn display(&self) -> Result<Display> {
+        Display::start(&self.lab).await
+    }
+
+    /// Alice's window, driven.
+    pub(crate) async fn window(&self, display: &Display) -> Result<Window> {
+        display.open(Some(USER), Look::default()).await
+    }
+
+    /// Ends the window that is open.
+    pub(crate) async fn end_window(&self) -> Result {
+        let end = "pkill -TERM --full '^[^ ]*minitunnel-window'";
+        self.lab.sh(end).await.map(drop)
     }
 
     /// The session socket of alice's `up`.
