@@ -2,6 +2,7 @@
 //! server and polkit.
 
 mod clicks;
+mod demo;
 mod life;
 mod notices;
 

@@ -31,6 +31,8 @@ export function standing(service: LoadBalancer, stale: boolean): Standing {
       return { text: "has no cluster IP", tone: "warn" };
     case "refused":
       return { text: `refused: ${pending.message}`, tone: "bad" };
+    case "emptied":
+      return { text: "taken away again and again by somebody else", tone: "bad" };
     case "unanswered":
       return { text: `asked again: ${pending.message}`, tone: "warn" };
   }

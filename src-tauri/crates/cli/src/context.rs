@@ -4,11 +4,10 @@ use std::{collections::BTreeSet, ops::Deref, time::Duration};
 
 use minitunnel_engine::{
     engine::{Handle, HelperWay},
-    host::{Place, Powers},
+    host::{Place, Powers, helper},
     minikube::{active_profile, read_profiles},
     reducer::Scope,
 };
-use minitunnel_helper_api::{INHERITED_VARIABLE, STDIN};
 use minitunnel_model::{ClusterState, Command, ProfileName, Snapshot};
 use tokio::task::JoinHandle;
 
@@ -63,7 +62,10 @@ impl Context {
     pub(crate) fn powers(only: Option<BTreeSet<ProfileName>>) -> Result<Powers, Failure> {
         Ok(Powers {
             scope: Scope { acts: true, only },
-            helper: helper()?,
+            helper: helper().map_err(|wrong| Failure {
+                exit: Exit::Usage,
+                message: wrong.to_string(),
+            })?,
             window: None,
         })
     }
@@ -110,26 +112,5 @@ impl Context {
             active.as_ref(),
             &self.home.path,
         )
-    }
-}
-
-/// How an engine of this process reaches the helper.
-fn helper() -> Result<HelperWay, Failure> {
-    let Some(value) = std::env::var_os(INHERITED_VARIABLE) else {
-        return Ok(HelperWay::System);
-    };
-    let wrong = |what: String| Failure {
-        exit: Exit::Usage,
-        message: format!("{INHERITED_VARIABLE} is set to {value:?}, {what}: unset it"),
-    };
-    if value != STDIN {
-        return Err(wrong("which means nothing".into()));
-    }
-    match minitunnel_helper_api::inherited() {
-        Ok(Some(socket)) => Ok(HelperWay::Inherited(socket)),
-        Ok(None) => Ok(HelperWay::System),
-        Err(error) => Err(wrong(format!(
-            "and standard input is not the helper's socket ({error})"
-        ))),
     }
 }

@@ -4,6 +4,7 @@ mod patience;
 
 use std::{collections::BTreeSet, ffi::OsString, io, path::PathBuf, time::Duration};
 
+use minitunnel_helper_api::{INHERITED_VARIABLE, STDIN, inherited};
 use minitunnel_model::{Command, Hello, PROTOCOL, ProfileName};
 use tokio::{task::JoinHandle, time::Instant};
 
@@ -65,6 +66,37 @@ pub enum ClaimError {
     /// No engine.
     #[error(transparent)]
     Engine(#[from] engine::StartError),
+}
+
+/// The environment names a helper that this process was not started with.
+#[derive(Debug, thiserror::Error)]
+#[error("{INHERITED_VARIABLE} is set to {value:?}, {what}: unset it")]
+pub struct WrongHelper {
+    value: OsString,
+    what: String,
+}
+
+/// How an engine of this process reaches the helper: call it once, as the socket is then taken.
+///
+/// # Errors
+///
+/// If the environment says that there is a socket and there is none.
+pub fn helper() -> Result<HelperWay, WrongHelper> {
+    let Some(value) = std::env::var_os(INHERITED_VARIABLE) else {
+        return Ok(HelperWay::System);
+    };
+    if value != STDIN {
+        let what = "which means nothing".to_owned();
+        return Err(WrongHelper { value, what });
+    }
+    match inherited() {
+        Ok(Some(socket)) => Ok(HelperWay::Inherited(socket)),
+        Ok(None) => Ok(HelperWay::System),
+        Err(error) => {
+            let what = format!("and standard input is not the helper's socket ({error})");
+            Err(WrongHelper { value, what })
+        }
+    }
 }
 
 /// Another process has the session's lock, and listens to nobody.

@@ -4,6 +4,7 @@
 //! whether anything is left of them), the one inside (process 1 there, it plays the scenes) and the node.
 
 mod cluster;
+mod desktop;
 mod inside;
 mod screen;
 mod traces;
@@ -40,6 +41,9 @@ pub struct Demo {
     /// Open a shell beside the cluster while the tunnel is up.
     #[arg(long, conflicts_with = "keep")]
     pub shell: bool,
+    /// Show the cluster in your desktop's panel, and the tunnel with it, until you quit it there.
+    #[arg(long, conflicts_with_all = ["keep", "shell"])]
+    pub tray: bool,
     /// The process inside the namespaces (the demo starts it by itself).
     #[arg(long, hide = true)]
     inside: bool,
@@ -135,7 +139,7 @@ fn verdict(status: ExitStatus, options: &Demo) -> String {
     if !status.success() {
         return "the demo failed".to_owned();
     }
-    if options.keep || options.shell {
+    if options.keep || options.shell || options.tray {
         "the tunnel ended, and nothing of it is left".to_owned()
     } else {
         "the tunnel was killed, and nothing of it is left".to_owned()
@@ -161,6 +165,7 @@ fn unshare(program: &Path, options: &Demo, screen: &Screen) -> Result<Child, Err
     let flags = [
         (options.keep, "--keep"),
         (options.shell, "--shell"),
+        (options.tray, "--tray"),
         (screen.color(), "--color"),
     ];
     arguments.extend(

@@ -63,6 +63,10 @@ enum Error {
     Late { what: &'static str, seconds: u64 },
     #[error("cannot start {}: {source}", program.display())]
     Start { program: PathBuf, source: io::Error },
+    #[error("there is no desktop here whose panel could show it: run `minitunnel demo --keep`")]
+    NoDesktop,
+    #[error("{} is missing: build it with `cargo build --package minitunnel-tray`", .0.display())]
+    NoTray(PathBuf),
     #[error("stopped by a signal")]
     Interrupted,
     #[error("the system does not tell of its processes: {0}")]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    os::unix::net::UnixStream,
     sync::Arc,
     time::Duration,
 };
@@ -57,7 +58,7 @@ pub(crate) enum Event {
 }
 
 /// How the tray was started.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Start {
     /// By the desktop, at login.
     pub(crate) at_login: bool,
@@ -65,6 +66,8 @@ pub(crate) struct Start {
     pub(crate) headless: bool,
     /// To bring these tunnels up, as the program before this one had them.
     pub(crate) tunnels: BTreeSet<ProfileName>,
+    /// With a helper of its own (`minitunnel-keep`), as in the demo.
+    pub(crate) inherited: Option<UnixStream>,
 }
 
 /// How it ended.
@@ -119,6 +122,7 @@ pub(crate) async fn run(place: Place, start: Start, executable: Executable, even
         follower: Follower::default(),
         clicks: BTreeMap::new(),
         clicks_before: BTreeMap::new(),
+        inherited: start.inherited,
         mine: start.tunnels.clone(),
         fresh: start.tunnels,
     };
@@ -170,6 +174,7 @@ impl Events {
 
 struct App {
     place: Place,
+    inherited: Option<UnixStream>,
     executable: Executable,
     tell: UnboundedSender<Event>,
     heard: UnboundedReceiver<Event>,
@@ -197,12 +202,15 @@ struct App {
 impl App {
     fn powers(&self) -> Powers {
         let desktop = self.panel.is_some();
+        let inherited = self.inherited.as_ref();
+        let inherited = inherited.and_then(|socket| socket.try_clone().ok());
+        let helper = inherited.map_or(HelperWay::System, HelperWay::Inherited);
         Powers {
             scope: Scope {
                 acts: true,
                 only: None,
             },
-            helper: HelperWay::System,
+            helper,
             window: desktop.then(|| OpenWindow::new(|| desktop::open_window(true))),
         }
     }

@@ -23,7 +23,12 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
-use minitunnel_engine::{engine::NotTaken, host::Place, log, shown::printable};
+use minitunnel_engine::{
+    engine::{HelperWay, NotTaken},
+    host::{Place, helper},
+    log,
+    shown::printable,
+};
 use minitunnel_model::{Command as Ask, ProfileName};
 
 use app::{End, Events, Start};
@@ -75,6 +80,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let events = Events::new();
     let executable = Executable::watched(events.tell.clone())?;
     let path = executable.path().to_owned();
+    let inherited = match helper()? {
+        HelperWay::Inherited(socket) => Some(socket),
+        _ => None,
+    };
     let restart = runtime.block_on(async {
         let place = Place::find(|name| std::env::var_os(name))?;
         let only = place.runtime.be_the_only("tray");
@@ -88,6 +97,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             at_login: arguments.login,
             headless: arguments.headless,
             tunnels: arguments.start.iter().cloned().collect(),
+            inherited,
         };
         Ok(match app::run(place, start, executable, events).await {
             End::Quit => None,

@@ -23,17 +23,17 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    process::Command,
     time::timeout,
 };
 
 use super::{
     Demo, Ends, INSIDE,
     cluster::{Assigned, Node, within},
+    desktop::Desktop,
     find_keeper,
     screen::Screen,
     traces::{difference, files},
-    tunnel::{Tunnel, parents},
+    tunnel::{Command, Tunnel, parents},
 };
 use crate::{
     Error,
@@ -111,12 +111,20 @@ pub(super) async fn run(options: &Demo) -> Result<bool, Error> {
     };
     tokio::pin!(stop);
     let mut stage = tokio::select! {
-        stage = Stage::set(screen) => stage?,
+        stage = Stage::set(screen, options) => stage?,
         () = &mut stop => return Err(Error::Interrupted),
     };
     if options.shell {
         stage.shell().await?;
         stage.interrupted().await
+    } else if options.tray {
+        screen.dim(
+            "minitunnel is in your panel: click its icon. Quit there, or Ctrl-C here, ends it.",
+        );
+        tokio::select! {
+            () = &mut stop => stage.interrupted().await,
+            good = stage.quit() => good,
+        }
     } else if options.keep {
         screen.dim("Ctrl-C ends the tunnel and the cluster.");
         tokio::select! {
@@ -146,19 +154,36 @@ struct Stage {
 
 impl Stage {
     /// Brings the cluster and the tunnel up, and makes a service that answers.
-    async fn set(screen: Screen) -> Result<Self, Error> {
+    async fn set(screen: Screen, options: &Demo) -> Result<Self, Error> {
         let start = Instant::now();
         let program = env::current_exe().map_err(Error::SelfPath)?;
         let helper = find_keeper(&program)?;
+        // Found before `/run` is another one.
+        let desktop = options.tray.then(Desktop::find).transpose()?;
         let place = Place::make()?;
+        let command = match desktop {
+            None => Command {
+                words: [
+                    program.as_os_str(),
+                    "up".as_ref(),
+                    "-p".as_ref(),
+                    PROFILE.as_ref(),
+                ]
+                .map(Into::into)
+                .into(),
+                environment: Vec::new(),
+                shown: format!("minitunnel up -p {PROFILE}"),
+            },
+            Some(desktop) => desktop.command(&program)?,
+        };
         let mut node = Node::start(&program, &place).await?;
         let detail = format!("node {NODE}, cluster IPs {SERVICE_CIDR}");
         screen.good("cluster up", &detail, Some(start.elapsed()));
         let before = Before::look().await?;
 
         let start = Instant::now();
-        let mut tunnel = Tunnel::start(&helper, &program, &place)?;
-        screen.dim(&format!("minitunnel-keep -- minitunnel up -p {PROFILE}"));
+        let mut tunnel = Tunnel::start(&helper, &command, &place)?;
+        screen.dim(&format!("minitunnel-keep -- {}", command.shown));
         within("the tunnel", async {
             loop {
                 let line = tunnel.line().await?;
@@ -226,10 +251,22 @@ impl Stage {
     async fn interrupted(&mut self) -> Result<bool, Error> {
         let start = Instant::now();
         let status = self.tunnel.interrupt().await?;
+        self.over(status, Some(start.elapsed())).await
+    }
+
+    /// The user quits it.
+    async fn quit(&mut self) -> Result<bool, Error> {
+        match self.listen().await {
+            Error::TunnelGone(status) => self.over(status, None).await,
+            error => Err(error),
+        }
+    }
+
+    async fn over(&mut self, status: ExitStatus, took: Option<Duration>) -> Result<bool, Error> {
         for line in self.tunnel.said() {
             self.screen.quote(&line);
         }
-        self.ended(status, start.elapsed());
+        self.ended(status, took);
         self.node.withdrawn(&self.assigned.service).await?;
         self.screen
             .good("address withdrawn", &self.assigned.service.clone(), None);
@@ -237,10 +274,9 @@ impl Stage {
         self.nothing_left().await
     }
 
-    fn ended(&mut self, status: ExitStatus, took: Duration) {
+    fn ended(&mut self, status: ExitStatus, took: Option<Duration>) {
         if status.success() {
-            self.screen
-                .good("tunnel ended", "in good order", Some(took));
+            self.screen.good("tunnel ended", "in good order", took);
         } else {
             self.bad("tunnel ended", &status.to_string());
         }
@@ -267,7 +303,7 @@ impl Stage {
             .as_fd()
             .try_clone_to_owned()
             .map_err(Error::Pipe)?;
-        let status = Command::new(&shell)
+        let status = tokio::process::Command::new(&shell)
             .env_remove("NO_COLOR")
             .envs(self.place.environment())
             .current_dir(HOME)

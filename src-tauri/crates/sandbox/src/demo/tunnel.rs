@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs, io,
     os::fd::OwnedFd,
     path::Path,
@@ -13,20 +14,24 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, kill_process_group, pidfd_open},
 };
-use tokio::{
-    process::{Child, Command},
-    sync::mpsc,
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{process::Child, sync::mpsc, task::spawn_blocking, time::timeout};
 
 use super::inside::Place;
-use crate::{Error, node::PROFILE};
+use crate::Error;
 
 /// How long an end may take: three seconds for the addresses of a server that hangs, and then some.
 const END: Duration = Duration::from_secs(10);
 
-/// A running `minitunnel-keep -- minitunnel up`.
+/// What makes the tunnel.
+pub(super) struct Command {
+    pub(super) words: Vec<OsString>,
+    /// Beside the place's.
+    pub(super) environment: Vec<(&'static str, OsString)>,
+    /// As people are told of it.
+    pub(super) shown: String,
+}
+
+/// A running `minitunnel-keep -- minitunnel up`, or with the tray.
 pub(super) struct Tunnel {
     keeper: Child,
     group: Pid,
@@ -41,14 +46,14 @@ struct Process {
 }
 
 impl Tunnel {
-    /// Starts it with the environment of the place and nothing else.
-    pub(super) fn start(helper: &Path, program: &Path, place: &Place) -> Result<Self, Error> {
-        let mut keeper = Command::new(helper)
+    /// Starts it with the environment of the place, its own, and nothing else.
+    pub(super) fn start(helper: &Path, command: &Command, place: &Place) -> Result<Self, Error> {
+        let mut keeper = tokio::process::Command::new(helper)
             .arg("--")
-            .arg(program)
-            .args(["up", "-p", PROFILE])
+            .args(&command.words)
             .env_clear()
             .envs(place.environment())
+            .envs(command.environment.iter().cloned())
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
