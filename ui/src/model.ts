@@ -263,7 +263,7 @@ effect: string,
 /**
  * What the user can do, one sentence each.
  */
-ways_out: Array<string>, };
+ways_out: Array<WayOut>, };
 
 /**
  * How a wanted route and an existing one overlap.

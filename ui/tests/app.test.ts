@@ -108,7 +108,7 @@ test("a conflict is explained, with the ways out", async () => {
   const [conflict] = desk.profiles.flatMap(({ tunnel }) => (tunnel.state === "blocked" ? tunnel.conflicts : []));
   if (!conflict) throw new Error("no conflict");
   const group = profile(desk, "payments").groups[0];
-  const ways_out = ["Stop the other tunnel: minitunnel down -p shop", ...conflict.ways_out];
+  const ways_out = [{ advice: "Stop the other tunnel", command: "minitunnel down -p shop" }, ...conflict.ways_out];
   if (group?.state.state === "conflicting") group.state.conflicts = [{ ...conflict, ways_out }];
   const page = new Page(joined(desk));
   await page.user.click(button(/^payments/));

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { advice } from "../src/words/advice";
 import { told } from "../src/words/change";
 import { goes, stays } from "../src/words/cleanup";
-import { clashes, wayOut } from "../src/words/conflict";
+import { choice, clashes } from "../src/words/conflict";
 import { standing, webPort } from "../src/words/service";
 import { said } from "../src/words/state";
 import { clock, span, took } from "../src/words/time";
@@ -91,25 +91,20 @@ describe("conflicts", () => {
     ]);
   });
 
+  const remove = "sudo ip route del 10.0.0.0/8 via 192.168.1.1 dev eth0";
+  const move = "minikube delete -p a && minikube start -p a --service-cluster-ip-range=10.144.0.0/12";
+
   test.each([
-    [
-      "Make the cluster anew with a range that is free (an existing cluster can't change its own): minikube delete -p a && minikube start -p a --service-cluster-ip-range=10.144.0.0/12",
-      "Move the cluster",
-      { kind: "copy", command: "minikube delete -p a && minikube start -p a --service-cluster-ip-range=10.144.0.0/12" },
-    ],
-    ["Stop the other tunnel: minitunnel down -p other", "Stop other", { kind: "stop", profile: "other" }],
-    ["Remove what it left: minitunnel cleanup", "Clean up", { kind: "clean_up" }],
-    [
-      "Remove it where it was set, or until it comes back: sudo ip route del 10.0.0.0/8 via 192.168.1.1 dev eth0",
-      "Change the other side",
-      { kind: "copy", command: "sudo ip route del 10.0.0.0/8 via 192.168.1.1 dev eth0" },
-    ],
-    [
-      "Take 10.100.0.0/16 out of the AllowedIPs of wg0, or bring wg0 down",
-      "Change the other side",
-      { kind: "read" },
-    ],
-  ])("%s", (sentence, name, does) => expect(wayOut(sentence)).toMatchObject({ name, does }));
+    ["Make the cluster anew", move, "Move the cluster", { kind: "copy", command: move }],
+    ["Stop the other tunnel", "minitunnel down -p other", "Stop other", { kind: "stop", profile: "other" }],
+    ["Remove what it left", "minitunnel cleanup", "Clean up", { kind: "clean_up" }],
+    ["Remove it where it was set", remove, "Change the other side", { kind: "copy", command: remove }],
+  ])("%s: %s", (advice, command, name, does) => expect(choice({ advice, command })).toMatchObject({ name, does }));
+
+  test("what no command does is to be read", () => {
+    const advice = "Take 10.100.0.0/16 out of the AllowedIPs of wg0, or bring wg0 down";
+    expect(choice({ advice })).toMatchObject({ text: `${advice}.`, does: { kind: "read" } });
+  });
 });
 
 describe("advice", () => {

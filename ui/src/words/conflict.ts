@@ -1,4 +1,4 @@
-import type { Conflict, ProfileStatus, RouteGroup } from "../model";
+import type { Conflict, ProfileStatus, RouteGroup, WayOut } from "../model";
 import { kind } from "./change";
 
 /** A group of routes that overlaps what is there, and why. */
@@ -8,7 +8,7 @@ export interface Clash {
   effects: string[];
   /** How many more there are. */
   more: number;
-  ways: WayOut[];
+  ways: Choice[];
   /** Whether it is about the services' routes. */
   services: boolean;
   /** Whether they can't be reached therefore. */
@@ -16,7 +16,7 @@ export interface Clash {
 }
 
 /** What a user can do about it. */
-export interface WayOut {
+export interface Choice {
   name: string;
   text: string;
   /** What the button does. */
@@ -43,12 +43,12 @@ function overlaps({ state }: RouteGroup): Conflict[] {
 
 export function clash(group: RouteGroup, conflicts: Conflict[]): Clash {
   const effects = [...new Set(conflicts.map((conflict) => conflict.effect))];
-  const ways = [...new Set(conflicts.flatMap((conflict) => conflict.ways_out))];
+  const ways = new Map(conflicts.flatMap(({ ways_out }) => ways_out.map((way) => [`${way.advice}: ${way.command}`, way])));
   return {
     title: title(conflicts[0] as Conflict, kind(group.kind)),
     effects: effects.slice(0, SHOWN).map(sentence),
     more: Math.max(0, effects.length - SHOWN),
-    ways: ways.map(wayOut),
+    ways: [...ways.values()].map(choice),
     services: group.kind.kind === "services",
     blocks: group.kind.kind === "services" && group.state.state === "conflicting",
   };
@@ -76,24 +76,19 @@ export function title({ kind, ours, owner, other, profile }: Conflict, group: st
   }
 }
 
-/** The sentences of the engine end in the command to type, where there is one. */
-const COMMAND = /^(.*?): ((?:sudo|minikube|minitunnel|ip|tailscale|docker|nmcli|wg|virsh) .+)$/s;
-
-export function wayOut(sentence_: string): WayOut {
-  const [, before, command] = COMMAND.exec(sentence_) ?? [];
-  if (!before || !command) return { name: "Change the other side", text: sentence(sentence_), does: { kind: "read" } };
+export function choice({ advice, command }: WayOut): Choice {
+  const text = sentence(advice);
+  if (command === undefined) return { name: "Change the other side", text, does: { kind: "read" } };
   const stop = /^minitunnel down -p (\S+)$/.exec(command);
-  if (stop?.[1]) return { name: `Stop ${stop[1]}`, text: sentence(before), does: { kind: "stop", profile: stop[1] } };
-  if (command === "minitunnel cleanup") {
-    return { name: "Clean up", text: sentence(before), does: { kind: "clean_up" } };
-  }
+  if (stop?.[1]) return { name: `Stop ${stop[1]}`, text, does: { kind: "stop", profile: stop[1] } };
+  if (command === "minitunnel cleanup") return { name: "Clean up", text, does: { kind: "clean_up" } };
   const does = { kind: "copy", command } as const;
-  if (command.startsWith("minikube delete")) {
-    const range = /--service-cluster-ip-range=(\S+)/.exec(command)?.[1];
-    const text = `Make it again with the free range ${range}. Everything in it is lost.`;
-    return { name: "Move the cluster", text, does };
+  const range = /^minikube delete .*--service-cluster-ip-range=(\S+)/.exec(command)?.[1];
+  if (range) {
+    const all = `Make it again with the free range ${range}. Everything in it is lost.`;
+    return { name: "Move the cluster", text: all, does };
   }
-  return { name: "Change the other side", text: sentence(before), does };
+  return { name: "Change the other side", text, does };
 }
 
 /** With a capital, where it begins with a word and not with a name, and a full stop. */

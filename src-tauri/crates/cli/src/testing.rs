@@ -6,7 +6,7 @@ use minitunnel_engine::engine::{Ask, Handle};
 use minitunnel_model::{
     ClusterState, Command, Conflict, ConflictKind, LoadBalancer, Origin, Owner, Profile,
     ProfileName, ProfileStatus, Reach, Route, ServiceKey, Snapshot, TableEntry, TargetState,
-    TunnelState,
+    TunnelState, WayOut,
 };
 use tokio::sync::{mpsc, watch};
 
@@ -73,7 +73,10 @@ pub(crate) fn conflict() -> Conflict {
         owner: "OpenVPN (tun0)".into(),
         profile: None,
         effect: "10.112.0.0/12 would take traffic from OpenVPN's 10.0.0.0/8 (tun0)".into(),
-        ways_out: vec!["minikube start -p b --service-cluster-ip-range 172.20.0.0/16".into()],
+        ways_out: vec![WayOut::command(
+            "Make the cluster anew",
+            "minikube start -p b --service-cluster-ip-range 172.20.0.0/16",
+        )],
     }
 }
 

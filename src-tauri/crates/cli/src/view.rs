@@ -302,7 +302,7 @@ fn explained(conflict: &Conflict, frame: &Frame<'_>) -> Vec<Line> {
     };
     tell("  ", Style::Bad, &conflict.effect);
     for way in &conflict.ways_out {
-        tell("→ ", Style::Plain, way);
+        tell("→ ", Style::Plain, &way.to_string());
     }
     lines
 }

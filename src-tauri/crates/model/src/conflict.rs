@@ -23,13 +23,53 @@ pub struct Conflict {
     pub profile: Option<ProfileName>,
     /// What would happen, in one sentence that names both routes.
     pub effect: String,
-    /// What the user can do, one sentence each.
-    pub ways_out: Vec<String>,
+    /// What the user can do.
+    pub ways_out: Vec<WayOut>,
 }
 
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.effect)
+    }
+}
+
+/// What the user can do about a conflict.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
+pub struct WayOut {
+    /// In a sentence.
+    pub advice: String,
+    /// What to type for that, where a command does it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "ts", ts(optional))]
+    pub command: Option<String>,
+}
+
+impl WayOut {
+    /// One that no command does.
+    pub fn advice(advice: impl Into<String>) -> Self {
+        Self {
+            advice: advice.into(),
+            command: None,
+        }
+    }
+
+    /// One that a command does.
+    pub fn command(advice: impl Into<String>, command: impl Into<String>) -> Self {
+        Self {
+            advice: advice.into(),
+            command: Some(command.into()),
+        }
+    }
+}
+
+impl fmt::Display for WayOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.advice)?;
+        match &self.command {
+            Some(command) => write!(f, ": {command}"),
+            None => Ok(()),
+        }
     }
 }
 

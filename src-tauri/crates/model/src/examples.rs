@@ -7,7 +7,7 @@ use crate::{
     ConflictKind, FailureCause, GroupKind, GroupState, HelperStatus, Left, LoadBalancer,
     MinikubeTunnel, Node, Origin, Owner, Pending, Profile, ProfileName, ProfileStatus, Reach,
     Route, RouteGroup, ServiceKey, ServicePort, Snapshot, TableEntry, TargetState, Timestamp,
-    TunnelState, WaitingFor,
+    TunnelState, WaitingFor, WayOut,
 };
 
 /// A moment for what is compared: 30 November 2026, 14:02:12 UTC.
@@ -321,8 +321,11 @@ fn vpn(ours: Route) -> Conflict {
             "the narrower route 10.120.0.0/16 of OpenVPN (tun0) lies inside {ours}: those addresses would not lead to the cluster"
         ),
         ways_out: vec![
-            "Make the cluster anew with a range that is free (an existing cluster can't change its own): minikube delete -p payments && minikube start -p payments --service-cluster-ip-range=10.144.0.0/12".into(),
-            "Have the VPN's server not push 10.120.0.0/16, or disconnect tun0".into(),
+            WayOut::command(
+                "Make the cluster anew with a range that is free (an existing cluster can't change its own)",
+                "minikube delete -p payments && minikube start -p payments --service-cluster-ip-range=10.144.0.0/12",
+            ),
+            WayOut::advice("Have the VPN's server not push 10.120.0.0/16, or disconnect tun0"),
         ],
     }
 }
@@ -338,9 +341,9 @@ fn bridge(ours: Route) -> Conflict {
         effect: format!(
             "10.244.1.0/24 of Docker (br-5f2c) lies inside {ours}: this machine and the cluster would share those addresses"
         ),
-        ways_out: vec![
-            "Give the Docker network with 10.244.1.0/24 another range (`docker network ls`)".into(),
-        ],
+        ways_out: vec![WayOut::advice(
+            "Give the Docker network with 10.244.1.0/24 another range (`docker network ls`)",
+        )],
     }
 }
 

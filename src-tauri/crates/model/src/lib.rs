@@ -20,7 +20,7 @@ mod ts;
 
 pub use changes::{Change, changes};
 pub use command::Command;
-pub use conflict::{Conflict, ConflictKind};
+pub use conflict::{Conflict, ConflictKind, WayOut};
 pub use entry::{Origin, TableEntry};
 pub use minitunnel_base::{InvalidProfileName, ProfileName, Route};
 pub use profile::{Node, Profile, Reach};

@@ -1,7 +1,7 @@
 //! Conflicts in the words of a user.
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use minitunnel_model::{Conflict, ConflictKind, GroupKind, Origin, Route, TableEntry};
+use minitunnel_model::{Conflict, ConflictKind, GroupKind, Origin, Route, TableEntry, WayOut};
 
 use crate::{
     Entry, Holder, Kind, LOCAL_TABLE, MAIN_TABLE, Rule, Selector, Table, Wanted,
@@ -26,7 +26,7 @@ pub(crate) fn conflict(
     table: &Table,
     ours: Route,
     overlap: Overlap<'_>,
-    range: Option<&String>,
+    range: Option<&WayOut>,
 ) -> Conflict {
     let Overlap { kind, other, why } = overlap;
     let (owner, effect, way_out) = match why {
@@ -82,7 +82,10 @@ pub fn explain_entry(table: &Table, ours: Route, other: &Entry) -> Conflict {
         owner: "another program".to_owned(),
         profile: None,
         effect: format!("{theirs} of table {} overlaps {ours}", other.table),
-        ways_out: vec!["Look who set it, and remove it there: ip route show table all".to_owned()],
+        ways_out: vec![WayOut::command(
+            "Look who set it, and remove it there",
+            "ip route show table all",
+        )],
     }
 }
 
@@ -109,11 +112,13 @@ pub fn explain_detour(table: &Table, ours: Route, other: &Entry) -> Conflict {
         other: table.describe(other),
         owner: format!("routing table {number}"),
         profile: None,
-        effect: format!("{to} would go {via} by routing table {number} and not to {}", ours.gateway),
-        ways_out: vec![
-            "look at `ip rule` and `ip route show table all`, and end the program that made the rule"
-                .to_owned(),
-        ],
+        effect: format!(
+            "{to} would go {via} by routing table {number} and not to {}",
+            ours.gateway
+        ),
+        ways_out: vec![WayOut::advice(
+            "look at `ip rule` and `ip route show table all`, and end the program that made the rule",
+        )],
     }
 }
 
@@ -138,15 +143,18 @@ pub(crate) fn rule_entry(rule: &Rule) -> TableEntry {
     }
 }
 
-fn held(ours: &Route, other: &TableEntry, holder: &Holder) -> (String, String, String) {
+fn held(ours: &Route, other: &TableEntry, holder: &Holder) -> (String, String, WayOut) {
     let (owner, way_out) = match holder {
         Holder::Profile(profile) => (
             format!("profile {profile}"),
-            format!("Stop the other tunnel: minitunnel down -p {profile}"),
+            WayOut::command(
+                "Stop the other tunnel",
+                format!("minitunnel down -p {profile}"),
+            ),
         ),
         Holder::OtherUser | Holder::Asking => (
             "another user's minitunnel".to_owned(),
-            "Ask the other user of this machine to stop that tunnel".to_owned(),
+            WayOut::advice("Ask the other user of this machine to stop that tunnel"),
         ),
     };
     let effect = format!(
@@ -156,7 +164,7 @@ fn held(ours: &Route, other: &TableEntry, holder: &Holder) -> (String, String, S
     (owner, effect, way_out)
 }
 
-fn dropped(ours: &Route, rule: &Rule) -> (String, String, String) {
+fn dropped(ours: &Route, rule: &Rule) -> (String, String, WayOut) {
     let family = if rule.ipv6 { " -6" } else { "" };
     (
         format!("policy rule {}", rule.priority),
@@ -164,9 +172,9 @@ fn dropped(ours: &Route, rule: &Rule) -> (String, String, String) {
             "policy rule {} drops packets before table main is asked, so {ours} would get none of them",
             rule.priority
         ),
-        format!(
-            "Look at the rule, and at who set it: ip{family} rule show priority {}",
-            rule.priority
+        WayOut::command(
+            "Look at the rule, and at who set it",
+            format!("ip{family} rule show priority {}", rule.priority),
         ),
     )
 }
@@ -233,7 +241,7 @@ fn describe(other: &TableEntry, kind: Kind) -> String {
 }
 
 /// Another range for the cluster, where that is possible: a service range is chosen when the cluster is made.
-pub(crate) fn other_range(table: &Table, wanted: Wanted<'_>, ours: &Route) -> Option<String> {
+pub(crate) fn other_range(table: &Table, wanted: Wanted<'_>, ours: &Route) -> Option<WayOut> {
     let services = wanted.group == Some(&GroupKind::Services);
     // minikube takes one range, and of IPv4.
     if !services || !matches!(ours.destination, IpNet::V4(_)) {
@@ -241,8 +249,11 @@ pub(crate) fn other_range(table: &Table, wanted: Wanted<'_>, ours: &Route) -> Op
     }
     let name = wanted.profile;
     let free = free_cidr(table, ours.destination)?;
-    Some(format!(
-        "Make the cluster anew with a range that is free (an existing cluster can't change its own): minikube delete -p {name} && minikube start -p {name} --service-cluster-ip-range={free}"
+    Some(WayOut::command(
+        "Make the cluster anew with a range that is free (an existing cluster can't change its own)",
+        format!(
+            "minikube delete -p {name} && minikube start -p {name} --service-cluster-ip-range={free}"
+        ),
     ))
 }
 
@@ -408,9 +419,13 @@ mod tests {
 
     #[test]
     fn the_ways_out_are_commands_to_type() {
+        let said = |conflict: Conflict| -> Vec<String> {
+            let ways = conflict.ways_out.iter();
+            ways.map(ToString::to_string).collect()
+        };
         let conflict = told(entry("10.0.0.0/8", Some("192.168.1.1"), 4), "eth0", None);
         assert_eq!(
-            conflict.ways_out,
+            said(conflict),
             [
                 "Make the cluster anew with a range that is free (an existing cluster can't change its own): minikube delete -p mine && minikube start -p mine --service-cluster-ip-range=172.16.0.0/12",
                 "Remove it where it was set, or until it comes back: sudo ip route del 10.0.0.0/8 via 192.168.1.1 dev eth0",
@@ -418,7 +433,7 @@ mod tests {
         );
         let conflict = told(entry("10.100.0.0/16", None, 3), "wg0", None);
         assert_eq!(
-            conflict.ways_out,
+            said(conflict),
             [
                 "Make the cluster anew with a range that is free (an existing cluster can't change its own): minikube delete -p mine && minikube start -p mine --service-cluster-ip-range=10.112.0.0/12",
                 "Take 10.100.0.0/16 out of the AllowedIPs of wg0, or bring wg0 down",

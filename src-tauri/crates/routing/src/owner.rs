@@ -1,6 +1,6 @@
 //! Who likely owns an entry, and how to make them give way.
 
-use minitunnel_model::{Origin, TableEntry};
+use minitunnel_model::{Origin, TableEntry, WayOut};
 
 use crate::{Entry, Kind, MAIN_TABLE, Table};
 
@@ -10,7 +10,7 @@ pub(crate) struct Owner {
     /// In the words of a view, such as `Docker (docker0)`.
     pub(crate) name: String,
     /// What a user can do about it.
-    pub(crate) way_out: String,
+    pub(crate) way_out: WayOut,
 }
 
 /// Tailscale's table on Linux (`wgengine/router`).
@@ -22,7 +22,7 @@ pub(crate) fn of(table: &Table, entry: &Entry) -> Owner {
     if told.origin == Origin::Ours {
         return Owner {
             name: "another user's minitunnel, or one that died".to_owned(),
-            way_out: "If no tunnel uses it, remove it: minitunnel cleanup".to_owned(),
+            way_out: WayOut::command("If no tunnel uses it, remove it", "minitunnel cleanup"),
         };
     }
     let kind = table
@@ -38,7 +38,7 @@ fn by_device(told: &TableEntry, kind: Option<&str>) -> Option<Owner> {
     let device = told.device.as_deref()?;
     let is = |prefix: &str| device.starts_with(prefix);
     let net = told.destination;
-    let (who, way_out) = if is("docker") || (is("br-") && kind == Some("bridge")) {
+    let (who, advice) = if is("docker") || (is("br-") && kind == Some("bridge")) {
         (
             "Docker",
             format!("Give the Docker network with {net} another range (`docker network ls`)"),
@@ -69,7 +69,7 @@ fn by_device(told: &TableEntry, kind: Option<&str>) -> Option<Owner> {
             format!("Give the network {device} another range"),
         )
     } else if is("tailscale") {
-        tailscale(told)
+        return Some(tailscale(told, device));
     } else if is("wg") || kind == Some("wireguard") {
         (
             "WireGuard",
@@ -102,27 +102,27 @@ fn by_device(told: &TableEntry, kind: Option<&str>) -> Option<Owner> {
     };
     Some(Owner {
         name: format!("{who} ({device})"),
-        way_out,
+        way_out: WayOut::advice(advice),
     })
 }
 
 fn by_table(told: &TableEntry) -> Option<Owner> {
-    (told.table == TAILSCALE_TABLE).then(|| {
-        let (who, way_out) = tailscale(told);
-        Owner {
-            name: format!("{who} (table {TAILSCALE_TABLE})"),
-            way_out,
-        }
-    })
+    (told.table == TAILSCALE_TABLE).then(|| tailscale(told, &format!("table {TAILSCALE_TABLE}")))
 }
 
-fn tailscale(told: &TableEntry) -> (&'static str, String) {
+fn tailscale(told: &TableEntry, place: &str) -> Owner {
     let way_out = if told.destination.prefix_len() == 0 {
-        "Use no exit node: tailscale set --exit-node=".to_owned()
+        WayOut::command("Use no exit node", "tailscale set --exit-node=")
     } else {
-        "Accept no subnet routes: tailscale set --accept-routes=false".to_owned()
+        WayOut::command(
+            "Accept no subnet routes",
+            "tailscale set --accept-routes=false",
+        )
     };
-    ("Tailscale", way_out)
+    Owner {
+        name: format!("Tailscale ({place})"),
+        way_out,
+    }
 }
 
 /// The numbers of `/etc/iproute2/rt_protos`.
@@ -143,16 +143,16 @@ fn by_protocol(told: &TableEntry, kind: Kind) -> Owner {
         None => who.to_owned(),
     };
     let way_out = match (told.origin, device) {
-        (Origin::Kernel, Some(device)) => {
-            format!("Give the network on {device} another range, or disconnect {device}")
-        }
-        (Origin::Foreign(3), _) => format!(
-            "End the `minikube tunnel` that made it, or remove it: {}",
-            delete_command(told, kind)
+        (Origin::Kernel, Some(device)) => WayOut::advice(format!(
+            "Give the network on {device} another range, or disconnect {device}"
+        )),
+        (Origin::Foreign(3), _) => WayOut::command(
+            "End the `minikube tunnel` that made it, or remove it",
+            delete_command(told, kind),
         ),
-        _ => format!(
-            "Remove it where it was set, or until it comes back: {}",
-            delete_command(told, kind)
+        _ => WayOut::command(
+            "Remove it where it was set, or until it comes back",
+            delete_command(told, kind),
         ),
     };
     Owner { name, way_out }

@@ -4,7 +4,7 @@
 //! `minikube tunnel` can start, and take it for its own, while the user is asked for consent.
 
 use minitunnel_model::{
-    CleanupItem, Conflict, MinikubeTunnel, Origin, ProfileName, Reach, Route, TableEntry,
+    CleanupItem, Conflict, MinikubeTunnel, Origin, ProfileName, Reach, Route, TableEntry, WayOut,
 };
 use minitunnel_routing::{Entry, Kind, MAIN_TABLE, Table};
 
@@ -145,12 +145,12 @@ impl Records {
         let (owner, way_out) = if record.running {
             (
                 format!("the `minikube tunnel` of {profile} (process {pid})"),
-                "End it with Ctrl-C in its terminal".to_owned(),
+                WayOut::advice("End it with Ctrl-C in its terminal"),
             )
         } else {
             (
                 format!("the `minikube tunnel` of {profile} that died (process {pid})"),
-                "Remove what it left: minitunnel cleanup".to_owned(),
+                WayOut::command("Remove what it left", "minitunnel cleanup"),
             )
         };
         conflict.effect = conflict.effect.replace(&conflict.owner, &owner);

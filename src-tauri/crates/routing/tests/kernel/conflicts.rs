@@ -423,7 +423,7 @@ fn what_others_hold_is_theirs_and_what_we_hold_is_ours() {
                 "another user's minitunnel, or one that died"
             );
             assert_eq!(
-                conflicts[0].ways_out.last().unwrap(),
+                conflicts[0].ways_out.last().unwrap().to_string(),
                 "If no tunnel uses it, remove it: minitunnel cleanup"
             );
         },

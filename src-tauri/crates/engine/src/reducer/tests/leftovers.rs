@@ -299,7 +299,7 @@ fn a_tunnel_that_is_blocked_by_a_dead_one_names_it_and_comes_up_after_the_clean_
     let effect = "10.96.0.0/12 via 192.168.49.2 of the `minikube tunnel` of p that died (process 4242) is there already: beside 10.96.0.0/12 via 192.168.49.2, only one of the two would get the traffic";
     assert_eq!(conflict.effect, effect);
     assert_eq!(
-        conflict.ways_out[0],
+        conflict.ways_out[0].to_string(),
         "Remove what it left: minitunnel cleanup"
     );
     choose(&mut world, both());
