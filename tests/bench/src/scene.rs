@@ -146,6 +146,12 @@ impl Scene {
         up.success(WAIT).await
     }
 
+    /// The same, whatever it could not withdraw.
+    pub(crate) async fn end(&self, mut up: Process) -> Result {
+        up.signal(Signal::INT)?;
+        up.exit(WAIT).await.map(drop)
+    }
+
     /// The bare loop, watching.
     pub(crate) async fn bare(&self) -> Result<Process> {
         let this = std::env::current_exe()?;
