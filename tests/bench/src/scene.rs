@@ -108,7 +108,8 @@ impl Scene {
         let mut up = Process::spawn(&mut self.held_up(profiles)).await?;
         self.let_go(&mut up).await?;
         for profile in profiles {
-            up.wait_for_line(&format!("{profile}: connected"), WAIT)
+            // In whatever order they are told.
+            up.wait_for_count(&format!("{profile}: connected"), 1, WAIT)
                 .await?;
         }
         Ok(up)
@@ -143,6 +144,12 @@ impl Scene {
     pub(crate) async fn down(&self, mut up: Process) -> Result {
         up.signal(Signal::INT)?;
         up.success(WAIT).await
+    }
+
+    /// The same, whatever it could not withdraw.
+    pub(crate) async fn end(&self, mut up: Process) -> Result {
+        up.signal(Signal::INT)?;
+        up.exit(WAIT).await.map(drop)
     }
 
     /// The bare loop, watching.

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use minitunnel_engine::log::put_away;
 use minitunnel_helper_api::{Client, Lease, find_helper};
 use minitunnel_model::Snapshot;
-use minitunnel_routing::Router;
+use minitunnel_routing::{LOCAL_TABLE, Router};
 use rustix::fs::OFlags;
 use serde_json::{Value, json};
 
@@ -30,8 +30,6 @@ use redact::Redaction;
 const MOST_LINES: usize = 400;
 /// Of each file: more than any that minikube or a session writes.
 const MOST_BYTES: u64 = 1024 * 1024;
-/// `RT_TABLE_LOCAL` of rtnetlink(7): the kernel's own table of this machine's addresses.
-const LOCAL_TABLE: u32 = 255;
 
 /// What `report` takes.
 #[derive(Debug, clap::Args)]

@@ -17,6 +17,8 @@ pub const OBJECT_PATH: &str = "/io/github/minitunnel/Helper";
 pub const ACTION_APPLY: &str = "io.github.minitunnel.apply";
 /// The polkit action that allows `RemoveStale`, asked every time.
 pub const ACTION_REMOVE_STALE: &str = "io.github.minitunnel.remove-stale";
+/// The most routes of one lease: a narrow one for each of a large cluster's LoadBalancer services.
+pub const ROUTES_PER_LEASE: usize = 1_024;
 /// `Apply`'s option: seconds (`u`) within which `Confirm` must arrive.
 pub const OPTION_CONFIRM_WITHIN: &str = "confirm_within";
 

@@ -14,7 +14,7 @@ pub use error::HelperError;
 pub use inherited::inherited;
 pub use minitunnel_contract::{
     ACTION_APPLY, ACTION_REMOVE_STALE, BUS_NAME, OBJECT_PATH, OPTION_CONFIRM_WITHIN, PROTOCOL,
-    WireLease, WireRoute, to_wire,
+    ROUTES_PER_LEASE, WireLease, WireRoute, to_wire,
 };
 pub use program::{NoHelper, find_helper, find_keeper};
 pub use wire::{HelperProxy, Lease, LeaseState, from_wire};

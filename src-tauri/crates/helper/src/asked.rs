@@ -10,7 +10,7 @@ use serde::{
 use zbus::{Type, wire::Signature};
 
 /// More than any lease may have, so that who asks for some too many still hears of the limit.
-const MOST: usize = 16 * crate::validate::ROUTES_PER_LEASE;
+const MOST: usize = 16 * minitunnel_contract::ROUTES_PER_LEASE;
 
 /// Routes: destination and gateway.
 #[derive(Debug, Type)]

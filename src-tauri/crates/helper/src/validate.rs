@@ -7,12 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 use minitunnel_base::{InvalidProfileName, ProfileName, Route, validate};
-use minitunnel_contract::{OPTION_CONFIRM_WITHIN, Refusal, from_wire, shown};
+use minitunnel_contract::{OPTION_CONFIRM_WITHIN, ROUTES_PER_LEASE, Refusal, from_wire, shown};
 
 use crate::asked::Number;
 
-/// Routes of one lease: a narrow route for each of a large cluster's LoadBalancer services.
-pub(crate) const ROUTES_PER_LEASE: usize = 1_024;
 /// Leases of one user.
 pub(crate) const LEASES_PER_USER: usize = 32;
 /// Routes of one user.

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -213,14 +213,20 @@ fn left_out(group: &RouteGroup) -> Option<String> {
 
 fn service_changes(old: Option<&ProfileStatus>, new: &ProfileStatus, out: &mut Vec<Change>) {
     let profile = &new.profile.name;
-    let mut before: BTreeMap<&ServiceKey, &Arc<LoadBalancer>> = old
-        .iter()
-        .flat_map(|old| &old.load_balancers)
-        .map(|lb| (&lb.key, lb))
-        .collect();
+    let before = old.map(|old| old.load_balancers.as_slice());
+    let mut before = before.unwrap_or_default().iter().peekable();
+    let mut gone = Vec::new();
     for now in &new.load_balancers {
-        let was = before.remove(&now.key);
-        if was.is_some_and(|was| Arc::ptr_eq(was, now) || was == now) {
+        // Both are in the order of their keys, and share what is as it was.
+        let is_same = |was: &&Arc<LoadBalancer>| Arc::ptr_eq(was, now);
+        if before.next_if(is_same).is_some() {
+            continue;
+        }
+        while let Some(was) = before.next_if(|was| was.key < now.key) {
+            gone.push(was);
+        }
+        let was = before.next_if(|was| was.key == now.key);
+        if was == Some(now) {
             continue;
         }
         let ours_before = was.filter(|was| was.owner == Owner::Us);
@@ -251,7 +257,8 @@ fn service_changes(old: Option<&ProfileStatus>, new: &ProfileStatus, out: &mut V
         }
     }
     // A cluster that can't be asked shows no service; that withdraws nothing.
-    let gone = before.into_values().filter(|was| was.owner == Owner::Us);
+    let gone = gone.into_iter().chain(before);
+    let gone = gone.filter(|was| was.owner == Owner::Us);
     if !new.load_balancers.is_empty() || matches!(new.tunnel, TunnelState::Connected { .. }) {
         out.extend(gone.map(|was| Change::Withdrawn {
             profile: profile.clone(),

@@ -87,7 +87,8 @@ pub struct ProfileStatus {
     pub groups: Vec<RouteGroup>,
     /// Its LoadBalancer services, by namespace and name; empty while its API server does not answer.
     pub load_balancers: Vec<Arc<LoadBalancer>>,
-    /// Our addresses in a cluster that was lost before they could be withdrawn; they go when it is back.
+    /// Our addresses in a cluster that was lost before they could be withdrawn, and those that were on their way to it; they
+    /// go when it is back.
     pub left: Vec<Left>,
     /// What minikube's own tunnels say of themselves; dead ones only as long as anything is there that they left.
     pub minikube_tunnels: Vec<MinikubeTunnel>,
@@ -122,7 +123,7 @@ impl ProfileStatus {
 pub struct Left {
     /// The service.
     pub service: ServiceKey,
-    /// What its ingress was when it was last seen.
+    /// What its ingress was when it was last seen, or was to become.
     pub addresses: Vec<String>,
 }
 

@@ -56,8 +56,7 @@ impl Service {
     pub fn is_minikubes(&self) -> bool {
         let first = self.cluster_ips.iter().take(1);
         let ingress = self.ingress.iter().map(|text| text.parse().ok());
-        self.owner == Owner::Other(MINIKUBE.to_owned())
-            && (self.is_right() || ingress.eq(first.copied().map(Some)))
+        is_minikube(&self.owner) && (self.is_right() || ingress.eq(first.copied().map(Some)))
     }
 
     /// Whether it is to be kept: it wants an address, or still has ours.
@@ -214,10 +213,13 @@ impl From<ServiceObject> for Service {
             owner,
             left_by_minikube: false,
         };
-        service.left_by_minikube =
-            service.owner == Owner::Other(MINIKUBE.to_owned()) && service.is_right();
+        service.left_by_minikube = is_minikube(&service.owner) && service.is_right();
         service
     }
+}
+
+fn is_minikube(owner: &Owner) -> bool {
+    matches!(owner, Owner::Other(manager) if manager == MINIKUBE)
 }
 
 fn owner(ingress: &[String], managed: &[ManagedFields]) -> Owner {

@@ -34,8 +34,12 @@ pub enum Request {
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) service: Arc<Service>,
+    /// [`Service::is_right`], which each snapshot asks for.
+    is_right: bool,
     /// A request that is not answered yet.
     busy: Option<Request>,
+    /// It was asked to be given its addresses, and neither an answer nor the watch has said what came of it.
+    perhaps: bool,
     /// The last request that was granted, until the watch has told anything new.
     done: Option<Request>,
     /// What the API server made of such a request; until the service changes, it stands.
@@ -83,8 +87,11 @@ impl Tracked {
             assigned_in = None;
             waiting_since = waiting_since.or(Some(now));
         }
+        let busy = old.and_then(|old| old.busy);
         Self {
-            busy: old.and_then(|old| old.busy),
+            busy,
+            perhaps: busy == Some(Request::Assign),
+            is_right: service.is_right(),
             service,
             done: None,
             verdict,
@@ -101,6 +108,18 @@ impl Tracked {
     /// Whether it has our address, or is about to be told to have it.
     pub(super) fn is_ours(&self) -> bool {
         self.service.owner == Owner::Us || self.done == Some(Request::Assign)
+    }
+
+    /// The addresses that it has from us, or may have: what was sent to a server that is gone since, it may have done.
+    pub(super) fn given(&self) -> Option<Vec<String>> {
+        match self.service.owner {
+            Owner::Us => Some(self.service.ingress.clone()),
+            _ if self.perhaps || self.done == Some(Request::Assign) => {
+                let addresses = self.service.cluster_ips.iter();
+                Some(addresses.map(ToString::to_string).collect())
+            }
+            _ => None,
+        }
     }
 
     /// Whether it has our address, and nobody of us is taking that away.
@@ -144,8 +163,15 @@ impl Tracked {
         self.rest_until
     }
 
-    /// What views show of it; `up` says whether its tunnel hands out addresses, and `whose` ours are.
-    pub(super) fn show(&mut self, up: bool, metallb: bool, whose: Whose) -> Arc<LoadBalancer> {
+    /// What views show of it: `up` says whether its tunnel hands out addresses, `waits` whether that waits for the user, and
+    /// `whose` ours are.
+    pub(super) fn show(
+        &mut self,
+        up: bool,
+        waits: bool,
+        metallb: bool,
+        whose: Whose,
+    ) -> Arc<LoadBalancer> {
         let service = &self.service;
         let (owner, pending) = if service.owner == Owner::Us && whose == Whose::Anothers {
             let manager = ANOTHER_SESSION.to_owned();
@@ -154,7 +180,7 @@ impl Tracked {
             };
             (Owner::Other(manager), Some(pending))
         } else {
-            (service.owner.clone(), self.pending(up, metallb))
+            (service.owner.clone(), self.pending(up, waits, metallb))
         };
         let is_same = |shown: &&Arc<LoadBalancer>| shown.pending == pending && shown.owner == owner;
         if let Some(shown) = self.shown.as_ref().filter(is_same) {
@@ -173,9 +199,10 @@ impl Tracked {
         shown
     }
 
-    fn pending(&self, up: bool, metallb: bool) -> Option<Pending> {
-        if self.service.owner == Owner::Us && self.service.is_right() {
-            return None;
+    fn pending(&self, up: bool, waits: bool, metallb: bool) -> Option<Pending> {
+        if self.service.owner == Owner::Us && self.is_right {
+            // What a dead run left is kept for the tunnel that is to come, and leads nowhere until then.
+            return waits.then_some(Pending::TunnelDown);
         }
         if let Some(reason) = ineligible(&self.service, metallb) {
             return Some(reason);
@@ -336,7 +363,7 @@ pub(super) fn reconcile_one(
     } else if connected
         && service.is_load_balancer
         && ineligible(&service, metallb).is_none()
-        && !(service.owner == Owner::Us && service.is_right())
+        && !(service.owner == Owner::Us && tracked.is_right)
     {
         Request::Assign
     } else {
@@ -347,6 +374,7 @@ pub(super) fn reconcile_one(
     }
     if let Some(tracked) = tunnel.services.get_mut(key) {
         tracked.busy = Some(request);
+        tracked.perhaps |= request == Request::Assign;
     }
     effects.push(Effect::Ask {
         profile: name.clone(),
@@ -374,6 +402,7 @@ pub(super) fn answered(
         return;
     };
     tracked.busy = None;
+    tracked.perhaps &= matches!(result, Err(AssignError::Unreachable(_)));
     match result {
         Ok(()) => {
             tracked.done = Some(request);

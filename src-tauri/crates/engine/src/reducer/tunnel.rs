@@ -1,6 +1,6 @@
 //! One profile's tunnel: what is known of it, and what brings it to where it should be.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use minitunnel_model::{
     Conflict, FailureCause, Node, Profile, ProfileName, Reach, Route, RouteGroup, ServiceKey,
@@ -68,8 +68,8 @@ pub(super) struct Tunnel {
     pub(super) watch: Option<Turn>,
     pub(super) health: Health,
     pub(super) services: BTreeMap<ServiceKey, Tracked>,
-    /// The services that had our addresses when the API server was lost, and keep them until it is back.
-    pub(super) left: BTreeMap<ServiceKey, Arc<Service>>,
+    /// The services that had our addresses when the API server was lost, or may have had them, and keep them until it is back.
+    pub(super) left: BTreeMap<ServiceKey, Vec<String>>,
     pub(super) lock: Lock,
     lock_turn: Turn,
     /// The dump that shows what the one left that had the lock before us: until then, its route may be in an old one.
@@ -158,11 +158,9 @@ impl Tunnel {
     pub(super) fn lose_cluster(&mut self, health: Health) {
         self.health = health;
         let services = std::mem::take(&mut self.services);
-        let ours = services
-            .into_iter()
-            .filter(|(_, tracked)| tracked.is_ours());
+        let given = services.into_iter();
         self.left
-            .extend(ours.map(|(key, tracked)| (key, tracked.service)));
+            .extend(given.filter_map(|(key, tracked)| Some((key, tracked.given()?))));
     }
 
     /// Takes in the news; whether somebody else's lock has become ours.

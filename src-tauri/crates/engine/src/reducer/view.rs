@@ -62,10 +62,16 @@ fn status(
         .values_mut()
         .filter(|tracked| tracked.service.is_load_balancer);
     let whose = tunnel.whose;
-    let shown = shown.map(|tracked| tracked.show(up, metallb, whose));
-    let left = tunnel.left.values().map(|service| Left {
-        service: service.key.clone(),
-        addresses: service.ingress.clone(),
+    let waits = matches!(
+        state,
+        TunnelState::Waiting {
+            on: WaitingFor::Consent | WaitingFor::Dialog
+        }
+    );
+    let shown = shown.map(|tracked| tracked.show(up, waits, metallb, whose));
+    let left = tunnel.left.iter().map(|(service, addresses)| Left {
+        service: service.clone(),
+        addresses: addresses.clone(),
     });
     // Nobody writes minikube's file for it: what a dead one left may have been removed long ago.
     let is_left = leftovers.iter().any(|item| item.profile() == Some(name));

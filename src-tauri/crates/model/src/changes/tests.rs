@@ -212,6 +212,35 @@ fn a_service_that_goes_without_says_why() {
 }
 
 #[test]
+fn each_service_is_compared_with_itself_wherever_it_stands() {
+    let named = |name: &str| {
+        let mut balancer = Arc::unwrap_or_clone(balancer(Owner::Us, None));
+        balancer.key.name = name.into();
+        Arc::new(balancer)
+    };
+    let (b, c, d) = (named("b"), named("c"), named("d"));
+    let old = up(
+        Vec::new(),
+        vec![named("a"), b.clone(), d.clone(), named("f")],
+    );
+    let new = up(
+        Vec::new(),
+        vec![b, c, Arc::unwrap_or_clone(d).into(), named("e")],
+    );
+    let mut lines = lines(&old, &new);
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "service default/a: address withdrawn",
+            "service default/c → 10.99.1.2 port 80, 53/UDP (4 ms)",
+            "service default/e → 10.99.1.2 port 80, 53/UDP (4 ms)",
+            "service default/f: address withdrawn",
+        ]
+    );
+}
+
+#[test]
 fn a_cluster_that_can_not_be_asked_withdraws_nothing() {
     let old = up(Vec::new(), vec![balancer(Owner::Us, None)]);
     let new = snapshot(TunnelState::Disconnecting, Vec::new(), Vec::new());

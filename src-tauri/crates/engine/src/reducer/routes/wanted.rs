@@ -6,14 +6,12 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
+use minitunnel_helper_api::ROUTES_PER_LEASE;
 use minitunnel_model::{GroupKind, GroupState, Node, Reach, Route, RouteGroup};
 use minitunnel_routing::{Invalid, Table, validate};
 
 use super::on_link;
 use crate::{minikube::Cni, reducer::tunnel::Tunnel};
-
-/// The most routes that the helper holds for a profile.
-const LIMIT: usize = 1_024;
 
 /// So many reasons of one kind are told.
 const TOLD: usize = 3;
@@ -163,9 +161,9 @@ impl Groups {
     /// Whether the helper would take the routes beside those of the groups before: it refuses all for one too many, and for
     /// one that overlaps.
     fn fits(&self, routes: &[Route]) -> Result<(), String> {
-        if self.routes + routes.len() > LIMIT {
+        if self.routes + routes.len() > ROUTES_PER_LEASE {
             return Err(format!(
-                "its {} routes are more than a tunnel may have ({LIMIT} in all)",
+                "its {} routes are more than a tunnel may have ({ROUTES_PER_LEASE} in all)",
                 routes.len()
             ));
         }

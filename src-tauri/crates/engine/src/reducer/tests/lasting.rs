@@ -140,3 +140,67 @@ fn a_server_that_names_no_service_range_costs_nobody_the_routes() {
     world.run();
     assert_eq!(world.held("p"), held);
 }
+
+#[test]
+fn an_assignment_that_was_never_answered_is_named_when_its_server_is_lost() {
+    let unreachable = AssignError::Unreachable("reset".into());
+    let refused = AssignError::Refused {
+        message: "no".into(),
+    };
+    for (answer, is_left) in [
+        (None, true),
+        (Some(unreachable), true),
+        (Some(refused), false),
+    ] {
+        let mut world = one();
+        world.cluster_up("p");
+        world.target("p", TargetState::Up);
+        world.run();
+        world.add("p", service("web", "10.99.1.2"));
+        let mut pending = world.pending.drain(..);
+        let asked = pending.find_map(|effect| match effect {
+            Effect::Ask { service, .. } => Some(service),
+            _ => None,
+        });
+        drop(pending);
+        if let Some(error) = answer {
+            world.input(Input::Answered {
+                profile: name("p"),
+                service: asked.unwrap(),
+                request: Request::Assign,
+                result: Err(error),
+            });
+        }
+        world.cluster_down("p");
+        let left = &snapshot(&mut world.state).profiles[0].left;
+        let addresses: Vec<&str> = left
+            .iter()
+            .flat_map(|left| &left.addresses)
+            .map(|text| &**text)
+            .collect();
+        assert_eq!(addresses, if is_left { vec!["10.99.1.2"] } else { vec![] });
+    }
+}
+
+#[test]
+fn a_dead_runs_address_is_not_shown_as_served_while_the_user_is_waited_for() {
+    let mut world = one();
+    let dead = Service {
+        owner: Owner::Us,
+        ingress: vec!["10.99.1.2".into()],
+        ..service("web", "10.99.1.2")
+    };
+    world.services.insert((name("p"), dead.key.clone()), dead);
+    world.cluster_up("p");
+    world.resume("p");
+    world.run();
+    let shown = |world: &mut World| {
+        snapshot(&mut world.state).profiles[0].load_balancers[0]
+            .pending
+            .clone()
+    };
+    assert_eq!(shown(&mut world), Some(Pending::TunnelDown));
+    world.target("p", TargetState::Up);
+    world.run();
+    assert_eq!(shown(&mut world), None);
+}
