@@ -225,6 +225,7 @@ fn leftovers() -> Vec<CleanupItem> {
         CleanupItem::MinikubeAddress {
             profile: name("minikube"),
             service: key("default", "web"),
+            uid: "5f1c0c7e-2a64-4d0b-9a52-0d9d1d1b7a11".into(),
             addresses: vec![ip("10.101.7.9")],
         },
     ]
