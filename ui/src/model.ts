@@ -156,6 +156,10 @@ profile: string,
  */
 service: ServiceKey, 
 /**
+ * Its `metadata.uid`: one that is made anew under its name is another.
+ */
+uid: string, 
+/**
  * The addresses.
  */
 addresses: Array<string>, };
@@ -218,7 +222,7 @@ target: TargetState, } | { "command": "resume",
 /**
  * Whose tunnel.
  */
-profile: string, } | { "command": "cleanup", 
+profile: string, } | { "command": "look" } | { "command": "cleanup", 
 /**
  * Only tells what would be removed.
  */
@@ -261,7 +265,7 @@ profile: string | null,
  */
 effect: string, 
 /**
- * What the user can do, one sentence each.
+ * What the user can do.
  */
 ways_out: Array<WayOut>, };
 
@@ -331,7 +335,7 @@ export type Left = {
  */
 service: ServiceKey, 
 /**
- * What its ingress was when it was last seen.
+ * What its ingress was when it was last seen, or was to become.
  */
 addresses: Array<string>, };
 
@@ -435,7 +439,7 @@ manager: string, } | { "pending": "metallb" } | { "pending": "no_cluster_ip" } |
 /**
  * The server's words.
  */
-message: string, } | { "pending": "unanswered", 
+message: string, } | { "pending": "emptied" } | { "pending": "unanswered", 
 /**
  * What it says, or what became of the question.
  */
@@ -503,7 +507,8 @@ groups: Array<RouteGroup>,
  */
 load_balancers: Array<LoadBalancer>, 
 /**
- * Our addresses in a cluster that was lost before they could be withdrawn; they go when it is back.
+ * Our addresses in a cluster that was lost before they could be withdrawn, and those that were on their way to it; they
+ * go when it is back.
  */
 left: Array<Left>, 
 /**
@@ -776,3 +781,16 @@ minikube: boolean,
  * This program's version.
  */
 version: string, };
+
+/**
+ * What the user can do about a conflict.
+ */
+export type WayOut = { 
+/**
+ * In a sentence.
+ */
+advice: string, 
+/**
+ * What to type for that, where a command does it.
+ */
+command?: string, };

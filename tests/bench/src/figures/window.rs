@@ -4,15 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{
-    Display, FakeIcon, FakePanel, Look, MenuEntry, Process, Result, Signal, WAIT, Window,
-    eventually,
+    FakeIcon, FakePanel, MenuEntry, Process, Result, Signal, WAIT, Window, eventually,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::thousand::{by_four, create};
 use crate::api;
-use crate::process::Proc;
 use crate::report::{Figure, Limit, Reading};
 use crate::scene::{PROFILE, Scene};
 use crate::stats::percentile;
