@@ -417,6 +417,14 @@ fn prepare(dir: &Path) -> Result {
     Ok(())
 }
 
+/// The file of a program that was built, seen from outside of any lab.
+pub fn built_program(name: &str) -> Result<PathBuf> {
+    let mut built = built_programs()?.into_iter();
+    built
+        .find(|path| path.ends_with(name))
+        .with_context(|| format!("{name} is not built: run `cargo build` first"))
+}
+
 /// The programs of `target/<profile>`, where this one is too, or below it in `deps` if it is a test.
 fn built_programs() -> Result<Vec<PathBuf>> {
     let this = std::env::current_exe()?;

@@ -75,7 +75,7 @@ pub use cluster::{
 pub use desktop::{FakeIcon, FakeNotifications, FakePanel, MenuEntry, SessionBus, Shown};
 pub use front::{Front, Trouble};
 pub use ground::{Ground, PeerHelper};
-pub use lab::{Lab, Place};
+pub use lab::{Lab, Place, built_program};
 pub use minikube::MinikubeHome;
 pub use process::{Process, run};
 pub use rustix::process::Signal;

@@ -168,7 +168,7 @@ impl Window {
 
     /// Waits for a heading.
     pub async fn heading(&self, text: &str) -> Result {
-        let xpath = format!("//*[self::h1 or self::h2 or self::h3][normalize-space()='{text}']");
+        let xpath = format!(r#"//*[self::h1 or self::h2 or self::h3][normalize-space()="{text}"]"#);
         self.find(&xpath).await.map(drop)
     }
 

@@ -11,7 +11,7 @@ async fn the_demo_is_in_the_panel_until_it_is_quit_there() -> Result {
     demo.wait_for_line("minitunnel is in your panel", WAIT)
         .await?;
     let icon = panel.icon().await?;
-    icon.entry("minikube – connected").await?;
+    icon.entry("demo – connected").await?;
     icon.entry("default/hello  ").await?;
     icon.click("Quit").await?;
     let status = demo.exit(WAIT).await?;

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
-use minitunnel_e2e::{FakePanel, Process, Result, Signal, WAIT, eventually};
+use anyhow::ensure;
+use minitunnel_e2e::{FakePanel, Process, Result, Signal, WAIT, built_program, eventually};
 
 use crate::Desk;
 
@@ -67,10 +67,12 @@ async fn a_session_of_a_terminal_is_shown_and_followed_by_the_trays_own() -> Res
     desk.wait_for_before().await
 }
 
-/// A window that only says that it was started: a search path with it, and the file of what it says.
+/// A tray beside a window that only says that it was started, and the file of what that says.
 async fn silent_window(desk: &Desk) -> Result<(String, PathBuf)> {
     let folder = desk.lab.user("alice").home().join("programs");
     std::fs::create_dir(&folder)?;
+    let tray = folder.join("minitunnel-tray");
+    std::fs::copy(built_program("minitunnel-tray")?, &tray)?;
     let opened = folder.join("opened");
     let window = folder.join("minitunnel-window");
     let script = format!("#!/bin/sh\necho $PPID $* >>{}\n", opened.display());
@@ -81,9 +83,7 @@ async fn silent_window(desk: &Desk) -> Result<(String, PathBuf)> {
             folder.display()
         ))
         .await?;
-    let programs = desk.lab.dir().join("bin");
-    let path = format!("{}:{}:/usr/bin:/bin", folder.display(), programs.display());
-    Ok((path, opened))
+    Ok((tray.display().to_string(), opened))
 }
 
 /// What the windows that were started have said.
@@ -99,11 +99,10 @@ async fn said(opened: &Path) -> Result<String> {
 #[tokio::test]
 async fn without_a_panel_the_window_opens_and_says_so() -> Result {
     let desk = Desk::new().await?;
-    let (path, opened) = silent_window(&desk).await?;
-    let mut tray = desk.session.command("minitunnel-tray");
+    let (tray, opened) = silent_window(&desk).await?;
+    let mut tray = desk.session.command(&tray);
     // The screen is the window's to find.
-    let tray = tray.arg("-v").env("PATH", &path).env("DISPLAY", ":7");
-    let tray = Process::spawn(tray).await?;
+    let tray = Process::spawn(tray.arg("-v").env("DISPLAY", ":7")).await?;
     let said = said(&opened).await?;
     let expected = format!("{} --no-panel", tray.lab_pid()?);
     assert_eq!(said, expected);
@@ -113,10 +112,9 @@ async fn without_a_panel_the_window_opens_and_says_so() -> Result {
 #[tokio::test]
 async fn a_second_tray_has_the_first_one_open_its_window_and_ends() -> Result {
     let desk = Desk::new().await?;
-    let (path, opened) = silent_window(&desk).await?;
+    let (tray, opened) = silent_window(&desk).await?;
     let mut panel = FakePanel::start(&desk.session).await?;
-    let mut first = desk.session.command("minitunnel-tray");
-    let first = Process::spawn(first.arg("-v").env("PATH", &path)).await?;
+    let first = Process::spawn(desk.session.command(&tray).arg("-v")).await?;
     let icon = panel.icon().await?;
     icon.entry("minikube – off").await?;
     let mut second = Process::spawn(&mut desk.session.command("minitunnel-tray")).await?;
@@ -151,10 +149,7 @@ async fn after_an_upgrade_under_it_the_tray_offers_to_restart_with_its_tunnels()
     let folder = desk.lab.user("alice").home().join("programs");
     std::fs::create_dir(&folder)?;
     let mine = folder.join("minitunnel-tray");
-    let this = std::env::current_exe()?;
-    let target = this.ancestors().nth(2);
-    let built = target.context("a test outside of a target folder")?;
-    std::fs::copy(built.join("minitunnel-tray"), &mine)?;
+    std::fs::copy(built_program("minitunnel-tray")?, &mine)?;
     desk.lab
         .sh(&format!("chown -R alice {}", folder.display()))
         .await?;

@@ -402,7 +402,7 @@ fn holds_nothing(path: &Path) -> bool {
     };
     let free_lock = || {
         let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
-        matches!(name, "lock" | "session.lock" | ".tunnel_lock")
+        (name == "lock" || name.ends_with(".lock") || name == ".tunnel_lock")
             && fs::File::open(path)
                 .is_ok_and(|file| flock(file, FlockOperation::NonBlockingLockExclusive).is_ok())
     };

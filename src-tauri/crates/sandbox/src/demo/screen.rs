@@ -65,8 +65,9 @@ impl Screen {
         ));
     }
 
-    /// A line of the tunnel's own.
+    /// A line of the tunnel's own; of its log without the time.
     pub(super) fn quote(&self, line: &str) {
+        let line = line.split_once(" INFO ").map_or(line, |(_, told)| told);
         self.print(&format!("    {} {line}", self.paint("2", "│")));
     }
 
