@@ -2,6 +2,11 @@
 //!
 //! `MINITUNNEL_WRITE=1 cargo test -p minitunnel-window --features ts types` writes it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "it is how a test fails, in its helpers too"
+)]
+
 use std::{env, fs, path::Path};
 
 use minitunnel_model::{CleanupReport, Command, examples};
