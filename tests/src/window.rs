@@ -8,6 +8,7 @@ use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
+use tokio::time::{error::Elapsed, timeout};
 
 use crate::{Lab, Place, Process, Result, WAIT, eventually, run};
 
@@ -79,6 +80,26 @@ impl Display {
             Some(user) => self.lab.user(user),
             None => self.lab.clone(),
         };
+        let (driver, page) = match self.drive(&place, look).await {
+            // Now and then the driver never answers (WebKitGTK 2.50): another one does.
+            Err(error) if error.is::<Elapsed>() => {
+                let end = "pkill -KILL --full '^[^ ]*minitunnel-window' || true";
+                self.lab.sh(end).await?;
+                self.drive(&place, look).await?
+            }
+            opened => opened?,
+        };
+        let (width, height) = look.size;
+        within(page.set_window_size(width, height)).await?;
+        Ok(Window {
+            place,
+            page,
+            driver,
+        })
+    }
+
+    /// A driver, and the window that it has opened.
+    async fn drive(&self, place: &Place, look: Look) -> Result<(Process, Client)> {
         let mut driver = place.command("WebKitWebDriver");
         let (host, port) = DRIVER.split_once(':').context("an address has a port")?;
         driver
@@ -101,19 +122,23 @@ impl Display {
         .await?;
         let options = json!({ "binary": self.program, "args": [] });
         let capabilities = [("webkitgtk:browserOptions".to_owned(), options)];
-        let opened = ClientBuilder::new(HttpConnector::new())
-            .capabilities(capabilities.into_iter().collect())
-            .connect(&format!("http://{DRIVER}"))
-            .await;
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities.into_iter().collect());
+        let address = format!("http://{DRIVER}");
+        let opened = timeout(WAIT, builder.connect(&address)).await?;
         let page = opened.with_context(|| driver.report("does not open the window"))?;
-        let (width, height) = look.size;
-        page.set_window_size(width, height).await?;
-        Ok(Window {
-            place,
-            page,
-            driver,
-        })
+        Ok((driver, page))
     }
+}
+
+/// What the driver answers, but not for ever.
+async fn within<T, E: Into<anyhow::Error>>(
+    call: impl Future<Output = std::result::Result<T, E>>,
+) -> Result<T> {
+    let answer = timeout(WAIT, call).await;
+    answer
+        .context("the window's driver does not answer")?
+        .map_err(Into::into)
 }
 
 impl Window {
@@ -153,16 +178,13 @@ impl Window {
         let named = format!(
             "//button[@aria-label='{name}' or normalize-space()='{name}' or starts-with(normalize-space(), '{name} ')]"
         );
-        self.find(&named).await?.click().await?;
-        Ok(())
+        within(self.find(&named).await?.click()).await
     }
 
     /// Chooses a profile in the list.
     pub async fn choose(&self, profile: &str) -> Result {
-        self.find(&format!("//nav//button[b='{profile}']"))
-            .await?
-            .click()
-            .await?;
+        let button = self.find(&format!("//nav//button[b='{profile}']")).await?;
+        within(button.click()).await?;
         self.heading(profile).await
     }
 
@@ -200,10 +222,10 @@ impl Window {
 
     /// What axe-core finds wrong in the page as it is drawn, colours included.
     pub async fn violations(&self, axe: &str) -> Result<Vec<String>> {
-        self.page.execute(axe, Vec::new()).await?;
+        within(self.page.execute(axe, Vec::new())).await?;
         let run = "const done = arguments[arguments.length - 1]; axe.run(document).then(found => done(found.violations.flatMap(
             each => each.nodes.map(node => `${each.id}: ${node.html} ${node.failureSummary}`))))";
-        let found = self.page.execute_async(run, Vec::new()).await?;
+        let found = within(self.page.execute_async(run, Vec::new())).await?;
         let found: Vec<String> = serde_json::from_value(found)?;
         Ok(found)
     }
@@ -212,8 +234,8 @@ impl Window {
     pub async fn picture(&self, path: &Path) -> Result {
         // Two frames, so that what was asked for is drawn.
         let frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done()))";
-        self.page.execute_async(frames, Vec::<Value>::new()).await?;
-        std::fs::write(path, self.page.screenshot().await?)?;
+        within(self.page.execute_async(frames, Vec::<Value>::new())).await?;
+        std::fs::write(path, within(self.page.screenshot()).await?)?;
         Ok(())
     }
 
@@ -224,7 +246,7 @@ impl Window {
 
     /// Closes it.
     pub async fn close(mut self) -> Result {
-        self.page.close().await?;
+        within(self.page.close()).await?;
         self.driver.kill().await
     }
 }
