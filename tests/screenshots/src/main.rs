@@ -1,7 +1,7 @@
 //! Pictures of the window in each state, dark and light, small and large: the real window under a virtual display, as a view
 //! of a session that says what the model's examples are. Each is looked over by axe as well.
 //!
-//!   minitunnel-screenshots FOLDER [NAME]
+//! `minitunnel-screenshots FOLDER [NAME]`
 //!
 //! Writes `NAME-light.png` and `NAME-dark.png` for each screen, or for those whose name has NAME in it.
 
