@@ -43,10 +43,10 @@ pub(super) fn all(state: &State) -> Vec<CleanupItem> {
     let table = state.table.as_deref();
     let mut all: Vec<CleanupItem> = table.map_or(Vec::new(), |table| routes(state, table));
     for (name, tunnel) in &state.tunnels {
-        let left = tunnel.services.values().map(|tracked| &tracked.service);
-        let left = left.filter(|service| service.is_minikubes());
+        let left = tunnel.services.values();
+        let left = left.filter(|tracked| tracked.is_minikubes);
         if !tunnel.gone && !is_minikubes(tunnel) {
-            all.extend(left.map(|service| address(name, service)));
+            all.extend(left.map(|tracked| address(name, &tracked.service)));
         }
     }
     all

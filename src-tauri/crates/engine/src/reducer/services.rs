@@ -30,12 +30,26 @@ pub enum Request {
     Withdraw,
 }
 
+/// What a service's view depends on beside the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Circumstances {
+    /// Whether its tunnel hands out addresses.
+    pub(super) up: bool,
+    /// Whether that waits for the user.
+    pub(super) waits: bool,
+    /// Whether the addon serves them.
+    pub(super) metallb: bool,
+    /// Whose ours are.
+    pub(super) whose: Whose,
+}
+
 /// A service, and what is on its way to it.
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) service: Arc<Service>,
-    /// [`Service::is_right`], which each snapshot asks for.
+    /// [`Service::is_right`] and [`Service::is_minikubes`], which each snapshot asks for.
     is_right: bool,
+    pub(super) is_minikubes: bool,
     /// A request that is not answered yet.
     busy: Option<Request>,
     /// It was asked to be given its addresses, and neither an answer nor the watch has said what came of it.
@@ -57,6 +71,8 @@ pub(super) struct Tracked {
     losses: Vec<Timestamp>,
     /// What views are shown; made anew only when it changes, so that snapshots share it.
     shown: Option<Arc<LoadBalancer>>,
+    /// What that followed from, unless an answer has come since.
+    shown_for: Option<Circumstances>,
 }
 
 impl Tracked {
@@ -92,6 +108,7 @@ impl Tracked {
             busy,
             perhaps: busy == Some(Request::Assign),
             is_right: service.is_right(),
+            is_minikubes: service.is_minikubes(),
             service,
             done: None,
             verdict,
@@ -102,6 +119,7 @@ impl Tracked {
             assigned_in,
             losses,
             shown: None,
+            shown_for: None,
         }
     }
 
@@ -152,7 +170,7 @@ impl Tracked {
         self.unanswered = 0;
         self.trouble = None;
         self.losses.clear();
-        self.shown = None;
+        self.shown_for = None;
     }
 
     pub(super) fn wake(&mut self, now: Timestamp) {
@@ -163,24 +181,22 @@ impl Tracked {
         self.rest_until
     }
 
-    /// What views show of it: `up` says whether its tunnel hands out addresses, `waits` whether that waits for the user, and
-    /// `whose` ours are.
-    pub(super) fn show(
-        &mut self,
-        up: bool,
-        waits: bool,
-        metallb: bool,
-        whose: Whose,
-    ) -> Arc<LoadBalancer> {
+    /// What views show of it. Nothing but its own fields is looked at where nothing has happened: there may be a thousand, 30
+    /// times a second.
+    pub(super) fn show(&mut self, now: Circumstances) -> Arc<LoadBalancer> {
+        if let Some(shown) = self.shown.as_ref().filter(|_| self.shown_for == Some(now)) {
+            return shown.clone();
+        }
+        self.shown_for = Some(now);
         let service = &self.service;
-        let (owner, pending) = if service.owner == Owner::Us && whose == Whose::Anothers {
+        let (owner, pending) = if service.owner == Owner::Us && now.whose == Whose::Anothers {
             let manager = ANOTHER_SESSION.to_owned();
             let pending = Pending::SomeoneElses {
                 manager: manager.clone(),
             };
             (Owner::Other(manager), Some(pending))
         } else {
-            (service.owner.clone(), self.pending(up, waits, metallb))
+            (service.owner.clone(), self.pending(&now))
         };
         let is_same = |shown: &&Arc<LoadBalancer>| shown.pending == pending && shown.owner == owner;
         if let Some(shown) = self.shown.as_ref().filter(is_same) {
@@ -199,12 +215,12 @@ impl Tracked {
         shown
     }
 
-    fn pending(&self, up: bool, waits: bool, metallb: bool) -> Option<Pending> {
+    fn pending(&self, now: &Circumstances) -> Option<Pending> {
         if self.service.owner == Owner::Us && self.is_right {
             // What a dead run left is kept for the tunnel that is to come, and leads nowhere until then.
-            return waits.then_some(Pending::TunnelDown);
+            return now.waits.then_some(Pending::TunnelDown);
         }
-        if let Some(reason) = ineligible(&self.service, metallb) {
+        if let Some(reason) = ineligible(&self.service, now.metallb) {
             return Some(reason);
         }
         let verdict = || match &self.verdict {
@@ -217,7 +233,11 @@ impl Tracked {
                 _ => Pending::Assigning,
             },
         };
-        Some(if up { verdict() } else { Pending::TunnelDown })
+        Some(if now.up {
+            verdict()
+        } else {
+            Pending::TunnelDown
+        })
     }
 }
 
@@ -402,6 +422,7 @@ pub(super) fn answered(
         return;
     };
     tracked.busy = None;
+    tracked.shown_for = None;
     tracked.perhaps &= matches!(result, Err(AssignError::Unreachable(_)));
     match result {
         Ok(()) => {
@@ -428,6 +449,9 @@ pub(super) fn answered(
         Err(AssignError::Refused { message }) => {
             tracked.verdict = Some((request, Pending::Refused { message }));
         }
+    }
+    if let Some(until) = tracked.rest_until {
+        tunnel.service_rests(until);
     }
     reconcile_one(state, name, &asked.key, now, effects);
 }

@@ -68,6 +68,8 @@ pub(super) struct Tunnel {
     pub(super) watch: Option<Turn>,
     pub(super) health: Health,
     pub(super) services: BTreeMap<ServiceKey, Tracked>,
+    /// No service's rest ends before this.
+    services_rest: Option<Timestamp>,
     /// The services that had our addresses when the API server was lost, or may have had them, and keep them until it is back.
     pub(super) left: BTreeMap<ServiceKey, Vec<String>>,
     pub(super) lock: Lock,
@@ -107,6 +109,7 @@ impl Tunnel {
             watch: None,
             health: Health::Unknown,
             services: BTreeMap::new(),
+            services_rest: None,
             left: BTreeMap::new(),
             lock: Lock::Free,
             lock_turn: 0,
@@ -157,6 +160,7 @@ impl Tunnel {
     /// The API server can't be asked any more.
     pub(super) fn lose_cluster(&mut self, health: Health) {
         self.health = health;
+        self.services_rest = None;
         let services = std::mem::take(&mut self.services);
         let given = services.into_iter();
         self.left
@@ -242,6 +246,7 @@ impl Tunnel {
         self.refused.clear();
         self.losses.clear();
         self.services.values_mut().for_each(Tracked::forgive);
+        self.services_rest = None;
     }
 
     /// Time has passed.
@@ -259,6 +264,14 @@ impl Tunnel {
         self.services
             .values_mut()
             .for_each(|tracked| tracked.wake(now));
+        let rests = self.services.values().filter_map(Tracked::rest_until);
+        self.services_rest = rests.min();
+    }
+
+    /// A service is left alone until then.
+    pub(super) fn service_rests(&mut self, until: Timestamp) {
+        let before = self.services_rest.unwrap_or(until);
+        self.services_rest = Some(before.min(until));
     }
 
     /// It can't be, until a time or until the user asks again.
@@ -408,12 +421,13 @@ impl Tunnel {
     /// When its next try is due.
     pub(super) fn next_wake(&self) -> Option<Timestamp> {
         let failure = self.failure.as_ref().and_then(|(_, at)| *at);
-        let services = self.services.values().filter_map(Tracked::rest_until);
-        services
-            .chain(failure)
-            .chain(self.rest_until)
-            .chain(self.files.stopping_until)
-            .min()
+        let all = [
+            self.services_rest,
+            failure,
+            self.rest_until,
+            self.files.stopping_until,
+        ];
+        all.into_iter().flatten().min()
     }
 }
 

@@ -8,7 +8,8 @@ use minitunnel_model::{
 use super::{
     State,
     apply::Consent,
-    leftovers, routes, services,
+    leftovers, routes,
+    services::{self, Circumstances},
     tunnel::{Health, Lock, Tunnel},
 };
 
@@ -68,7 +69,13 @@ fn status(
             on: WaitingFor::Consent | WaitingFor::Dialog
         }
     );
-    let shown = shown.map(|tracked| tracked.show(up, waits, metallb, whose));
+    let now = Circumstances {
+        up,
+        waits,
+        metallb,
+        whose,
+    };
+    let shown = shown.map(|tracked| tracked.show(now));
     let left = tunnel.left.iter().map(|(service, addresses)| Left {
         service: service.clone(),
         addresses: addresses.clone(),
