@@ -76,6 +76,35 @@ test("a tunnel is started and stopped, and shown as it is", async () => {
   expect(page.asked[1]?.arguments).toMatchObject({ command: { target: "down" } });
 });
 
+test("a tunnel that ends stays in view", async () => {
+  const { desk } = examples();
+  const page = new Page(joined(desk));
+  const shown = () => screen.getByRole("heading", { level: 1 }).textContent;
+  const first = shown();
+  for (const status of desk.profiles) {
+    status.target = status.profile.name === first ? "down" : "up";
+  }
+  page.show(joined(desk));
+  expect(shown()).toBe(first);
+});
+
+test("a profile that can't be read and is waited for is one, as is an address that a service has twice", async () => {
+  const { desk } = examples();
+  desk.broken = [{ name: "odd", problem: "it is no JSON" }];
+  desk.awaited = ["odd"];
+  const service = profile(desk, "shop").load_balancers.find(({ ingress }) => ingress.length);
+  service?.ingress.push(...service.ingress);
+  const page = new Page(joined(desk));
+  await page.user.click(button(/^shop/));
+  expect(screen.getAllByRole("button", { name: /^odd/ })).toHaveLength(1);
+});
+
+test("quit ends the session", async () => {
+  const page = new Page(joined(examples().desk));
+  await page.user.click(button("Quit"));
+  expect(page.asked).toEqual([{ command: "command", arguments: { command: { command: "quit" } } }]);
+});
+
 test("the arrow keys go through the profiles", async () => {
   const page = new Page(joined(examples().desk));
   button(/^minikube/).focus();
