@@ -14,6 +14,9 @@ use tokio::{sync::watch, time::sleep};
 /// How soon a session is asked again that was silent, as it begins or ends, or could not be watched for.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// After so many silent answers in a row it hangs.
+const HANGS: u32 = 6;
+
 /// All that the page shows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[cfg_attr(feature = "ts", derive(ts_rs::TS), ts(export_to = "model.ts"))]
@@ -100,6 +103,7 @@ impl Link {
         };
         // Watched before it is looked for, so that none begins unseen.
         let beginnings = dir.beginnings().ok();
+        let mut silences = 0;
         loop {
             match connect(dir, &hello).await {
                 Ok(Some(handle)) => self.follow(handle).await,
@@ -107,12 +111,24 @@ impl Link {
                     self.show(SessionState::Absent, None);
                     next(beginnings.as_ref()).await;
                 }
-                Err(ConnectError::Silent(_)) => sleep(AGAIN).await,
+                // It begins or ends, or hangs.
+                Err(error @ ConnectError::Silent(_)) => {
+                    silences += 1;
+                    if silences >= HANGS {
+                        self.refused(error.to_string());
+                    }
+                    sleep(AGAIN).await;
+                    continue;
+                }
                 Err(error) => {
                     self.refused(error.to_string());
-                    next(beginnings.as_ref()).await;
+                    tokio::select! {
+                        () = next(beginnings.as_ref()) => {}
+                        () = dir.until_ended() => {}
+                    }
                 }
             }
+            silences = 0;
         }
     }
 
@@ -124,6 +140,8 @@ impl Link {
             self.show(SessionState::Joined, Some(snapshot));
         }
         *self.held() = None;
+        // What it said last is no more.
+        self.show(SessionState::Looking, None);
     }
 
     fn refused(&self, message: String) {

@@ -239,8 +239,20 @@ impl FakeIcon {
 
     /// Clicks the entry with that label, when it is there.
     pub async fn click(&self, label: &str) -> Result {
+        self.click_in("", label).await
+    }
+
+    /// Clicks an entry of the submenu whose label begins so.
+    pub async fn click_in(&self, submenu: &str, label: &str) -> Result {
         eventually(WAIT, label, async || {
             let menu = self.menu().await?;
+            let menu = match submenu {
+                "" => menu,
+                submenu => menu
+                    .find(submenu)
+                    .with_context(|| format!("no {submenu}"))?
+                    .clone(),
+            };
             // The check items come before the entries of the profiles.
             let entry = menu.all().into_iter().rfind(|entry| entry.label == label);
             let entry = entry.with_context(|| format!("{:#?}", menu.labels()))?;

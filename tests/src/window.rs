@@ -131,11 +131,11 @@ impl Display {
     }
 }
 
-/// What the driver answers, but not for ever.
+/// What the driver answers, but not for ever; it may itself wait for so long.
 async fn within<T, E: Into<anyhow::Error>>(
     call: impl Future<Output = std::result::Result<T, E>>,
 ) -> Result<T> {
-    let answer = timeout(WAIT, call).await;
+    let answer = timeout(2 * WAIT, call).await;
     answer
         .context("the window's driver does not answer")?
         .map_err(Into::into)
@@ -164,7 +164,7 @@ impl Window {
             .wait()
             .at_most(WAIT)
             .every(Duration::from_millis(20));
-        match found.for_element(Locator::XPath(xpath)).await {
+        match within(found.for_element(Locator::XPath(xpath))).await {
             Ok(element) => Ok(element),
             Err(error) => {
                 let seen = self.text().await.unwrap_or_default();
@@ -208,8 +208,8 @@ impl Window {
     pub async fn text(&self) -> Result<String> {
         let text = self
             .page
-            .execute("return document.body.innerText", Vec::new())
-            .await?;
+            .execute("return document.body.innerText", Vec::new());
+        let text = within(text).await?;
         Ok(text.as_str().unwrap_or_default().to_owned())
     }
 

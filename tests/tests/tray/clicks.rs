@@ -124,7 +124,10 @@ async fn a_tunnel_starts_with_its_cluster_where_the_user_says_so() -> Result {
     icon.entry("minikube – off").await?;
     icon.click("Start tunnels with their cluster").await?;
     desk.is_up(&icon).await?;
-    // What the user has stopped stays so.
+    // What the user has stopped stays so, whatever else happens.
     icon.click("Stop").await?;
+    desk.is_down(&icon).await?;
+    desk.cluster.expose("later", "LoadBalancer").await?;
+    icon.entry("default/later: the tunnel is not up").await?;
     desk.is_down(&icon).await
 }

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::unix::net::UnixStream,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use minitunnel_engine::{
 use minitunnel_model::{Command, ProfileName, Snapshot, TargetState, TunnelState};
 use tokio::{
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
@@ -32,6 +35,10 @@ use crate::{
 
 /// How long the end may take in all; what is held goes with this process in any case.
 const LONGEST_END: Duration = Duration::from_millis(4_500);
+/// Until the next try where a session can't be hosted: what it lacks (watches of files, room on a disk) tells of nothing.
+const AGAIN: Duration = Duration::from_secs(10);
+/// What happens within this time is told of at once, and what is over by then is not told of.
+const CALM: Duration = Duration::from_secs(1);
 /// How long a desktop has to show a panel before the window opens in its place: at login it has much to do.
 const PANEL_PATIENCE: Duration = Duration::from_secs(3);
 const PANEL_PATIENCE_AT_LOGIN: Duration = Duration::from_secs(30);
@@ -123,6 +130,8 @@ pub(crate) async fn run(place: Place, start: Start, executable: Executable, even
         clicks: BTreeMap::new(),
         clicks_before: BTreeMap::new(),
         inherited: start.inherited,
+        panel_there: Arc::new(AtomicBool::new(true)),
+        tell_by: None,
         mine: start.tunnels.clone(),
         fresh: start.tunnels,
     };
@@ -151,7 +160,7 @@ pub(crate) async fn run(place: Place, start: Start, executable: Executable, even
                 }
                 left
             }
-            Err(error) => app.wait_without(&error.to_string(), &mut signals).await,
+            Err(error) => app.wait_without(error, &mut signals).await,
         };
         if let Left::For(end) = left {
             return end;
@@ -175,6 +184,10 @@ impl Events {
 struct App {
     place: Place,
     inherited: Option<UnixStream>,
+    /// Whether there is a panel, as far as is known.
+    panel_there: Arc<AtomicBool>,
+    /// When notices are due of what is new.
+    tell_by: Option<Instant>,
     executable: Executable,
     tell: UnboundedSender<Event>,
     heard: UnboundedReceiver<Event>,
@@ -211,7 +224,10 @@ impl App {
                 only: None,
             },
             helper,
-            window: desktop.then(|| OpenWindow::new(|| desktop::open_window(true))),
+            window: desktop.then(|| {
+                let panel = Arc::clone(&self.panel_there);
+                OpenWindow::new(move || desktop::open_window(panel.load(Ordering::Relaxed)))
+            }),
         }
     }
 
@@ -260,6 +276,7 @@ impl App {
     async fn follow(&mut self, mut handle: Handle, hosted: bool, signals: &mut Signals) -> Left {
         self.about.trouble = None;
         self.told = Snapshot::default();
+        self.tell_by = None;
         self.follower = Follower::default();
         let last = self.last.clone();
         let fresh = std::mem::take(&mut self.fresh);
@@ -272,8 +289,11 @@ impl App {
             .iter()
             .map(|name| again(name, fresh.contains(name)));
         let again: Vec<Command> = again.collect();
-        if handle.commands(again).await.is_err() {
-            return Left::Ended;
+        tokio::select! {
+            taken = handle.commands(again) => if taken.is_err() {
+                return Left::Ended;
+            },
+            () = signals.next() => return Left::For(End::Quit),
         }
         let first = handle.latest();
         self.take(&handle, first, hosted);
@@ -289,19 +309,37 @@ impl App {
                     }
                 }
                 () = at(self.open_by) => self.no_panel(),
+                () = at(self.tell_by) => self.tell_of_news(),
                 () = signals.next() => return Left::For(End::Quit),
             }
         }
     }
 
-    /// Shows why there is no session, until the one in the way ends.
-    async fn wait_without(&mut self, trouble: &str, signals: &mut Signals) -> Left {
+    /// Tells of what is new since the last time.
+    fn tell_of_news(&mut self) {
+        self.tell_by = None;
+        let now = self.last.clone();
+        if now.settings.notifications {
+            for notice in notices(&self.told, &now) {
+                self.notify(notice);
+            }
+        }
+        self.told = settled(&self.told, &now);
+    }
+
+    /// Shows why there is no session, until the one in the way ends, or where none is, for a while.
+    async fn wait_without(&mut self, trouble: NoSession, signals: &mut Signals) -> Left {
         tracing::error!("{trouble}");
-        self.about.trouble = Some(trouble.to_owned());
+        self.about.trouble = Some(trouble.to_string());
         self.last = Arc::default();
         self.draw();
         let runtime = self.place.runtime.clone();
-        let mut ended = std::pin::pin!(runtime.until_ended());
+        let mut ended = std::pin::pin!(async {
+            match trouble {
+                NoSession::Claim(_) => sleep(AGAIN).await,
+                NoSession::Connect(_) | NoSession::Busy(_) => runtime.until_ended().await,
+            }
+        });
         loop {
             tokio::select! {
                 () = &mut ended => return Left::Ended,
@@ -318,12 +356,7 @@ impl App {
 
     fn take(&mut self, handle: &Handle, snapshot: Arc<Snapshot>, hosted: bool) {
         if snapshot.complete {
-            if snapshot.settings.notifications {
-                for notice in notices(&self.told, &snapshot) {
-                    self.notify(notice);
-                }
-            }
-            self.told = settled(&self.told, &snapshot);
+            self.tell_by = self.tell_by.or_else(|| Some(Instant::now() + CALM));
         }
         if hosted {
             for command in self.follower.follow(&snapshot) {
@@ -362,6 +395,7 @@ impl App {
             }
             Event::Act(action) => self.act(handle, action),
             Event::Panel(there) => {
+                self.panel_there.store(there, Ordering::Relaxed);
                 if there {
                     self.open_by = None;
                     if let Some(panel) = &self.panel {
@@ -379,7 +413,8 @@ impl App {
                 Some(End::Quit)
             }
             Event::ExecutableChanged => {
-                self.about.outdated = self.executable.is_replaced();
+                // A helper of its own does not go along to another program.
+                self.about.outdated = self.inherited.is_none() && self.executable.is_replaced();
                 self.draw();
                 None
             }
@@ -402,7 +437,7 @@ impl App {
                     wanted.collect()
                 }));
             }
-            Action::OpenWindow => self.open_window(true),
+            Action::OpenWindow => self.open_window(),
             Action::Copy(text) => self.clipboard.set(text, self.tell.clone()),
             Action::Start(profile) => {
                 self.mine.insert(profile.clone());
@@ -440,7 +475,8 @@ impl App {
         });
     }
 
-    fn open_window(&self, panel: bool) {
+    fn open_window(&self) {
+        let panel = self.panel_there.load(Ordering::Relaxed);
         if let Err(problem) = desktop::open_window(panel) {
             self.say(problem);
         }
@@ -449,6 +485,7 @@ impl App {
     /// There is no panel to show an icon in.
     fn no_panel(&mut self) {
         self.open_by = None;
+        self.panel_there.store(false, Ordering::Relaxed);
         tracing::warn!(
             "this desktop shows no icons of programs in its panel: the window shows the same"
         );
@@ -457,7 +494,7 @@ impl App {
                 "This desktop shows no icons of programs in its panel: the window does the same, and can be opened at any time."
                     .into(),
             );
-            self.open_window(false);
+            self.open_window();
         }
     }
 
@@ -498,6 +535,13 @@ async fn clean_up(handle: Handle, tell: UnboundedSender<Event>) {
             let failed = failed.map(|(item, why)| format!("{item} remains: {why}"));
             match (report.removed.len(), failed.or(report.helper)) {
                 (_, Some(problem)) => problem,
+                (0, None) if !report.unasked.is_empty() => {
+                    let unasked: Vec<_> = report.unasked.iter().map(ToString::to_string).collect();
+                    format!(
+                        "Nothing was found, but {} did not answer: addresses may be left there.",
+                        unasked.join(", ")
+                    )
+                }
                 (0, None) => "There was nothing to clean up.".into(),
                 (1, None) => format!("Removed: {}.", report.removed[0]),
                 (many, None) => format!("Removed {many} things that dead tunnels had left."),

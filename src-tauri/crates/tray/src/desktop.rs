@@ -103,6 +103,8 @@ pub(crate) fn open_window(panel: bool) -> Answer {
     let started = Command::new(&program)
         .args((!panel).then_some("--no-panel"))
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         // Not ended by a terminal's Ctrl-C for the tray.
         .process_group(0)
         .spawn();

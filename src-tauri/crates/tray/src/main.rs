@@ -18,18 +18,20 @@ mod testing;
 use std::{
     io::Write as _,
     os::unix::process::CommandExt as _,
+    path::PathBuf,
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, anyhow};
 use clap::Parser;
 use minitunnel_engine::{
-    engine::{HelperWay, NotTaken},
+    engine::HelperWay,
     host::{Place, helper},
     log,
+    session::connect,
     shown::printable,
 };
-use minitunnel_model::{Command as Ask, ProfileName};
+use minitunnel_model::{Command as Ask, Hello, ProfileName};
 
 use app::{End, Events, Start};
 use executable::Executable;
@@ -124,13 +126,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 
 /// Has the tray that runs open its window.
 async fn show_the_first(place: &Place) -> anyhow::Result<()> {
-    let answer = match place.session().await? {
-        Some(session) => session.command(Ask::OpenWindow).await,
-        None => Err(NotTaken::Declined("it has just begun".into())),
+    // Whatever minikube home it works on.
+    let hello = Hello {
+        home: PathBuf::new(),
+        ..place.hello()
     };
-    // The session may be a terminal's, which has no window to open.
-    match answer {
-        Ok(()) => Ok(()),
-        Err(_) => desktop::open_window(true).map_err(|problem| anyhow!(problem)),
+    if let Ok(Some(session)) = connect(&place.runtime, &hello).await
+        && session.command(Ask::OpenWindow).await.is_ok()
+    {
+        return Ok(());
     }
+    // It has just begun, or is a terminal's, which has no window to open.
+    desktop::open_window(true).map_err(|problem| anyhow!(problem))
 }

@@ -48,20 +48,20 @@ pub(super) async fn measure(runs: usize) -> Result<Vec<Figure>> {
         start.add(reading(&starts));
 
         let (tray, _panel, icon, _) = started(&scene, &session).await?;
+        let profile = format!("{PROFILE} – ");
         let (off, on) = (format!("{PROFILE} – off"), format!("{PROFILE} – connected"));
         let mut clicks = Vec::new();
         for _ in 0..TIMES {
-            // The first submenu is the first profile's.
             icon.entry(&off).await?;
             let begun = Instant::now();
-            icon.click("Start").await?;
+            icon.click_in(&profile, "Start").await?;
             icon.entry(&on).await?;
             clicks.push(begun.elapsed());
-            icon.click("Stop").await?;
+            icon.click_in(&profile, "Stop").await?;
         }
         click.add(reading(&clicks));
         icon.entry(&off).await?;
-        icon.click("Start").await?;
+        icon.click_in(&profile, "Start").await?;
         icon.entry(&on).await?;
         sleep(SETTLE).await;
         let costs = scene.costs(&tray)?;

@@ -63,14 +63,11 @@ impl Preferences {
         let Some(path) = self.path.clone() else {
             return Err("there is no home folder to keep settings in: set HOME".into());
         };
+        // What can't be done is not written.
+        self.start_at_login(settings.start_at_login)?;
         settings::write(&path, &settings).map_err(|error| error.to_string())?;
-        let before = self.read.settings.start_at_login;
         self.read = settings::read(&path);
-        let on = settings.start_at_login;
-        if on == before {
-            return Ok(());
-        }
-        self.start_at_login(on)
+        Ok(())
     }
 
     fn start_at_login(&self, on: bool) -> Answer {

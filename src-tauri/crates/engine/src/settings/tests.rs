@@ -82,13 +82,14 @@ fn what_is_written_is_read_again_and_comments_stay() {
 
     fs::write(
         &path,
-        "# mine\nnotifications = false # quiet\nunknown = 1\n",
+        "# mine\nnotifications = false # quiet\nunknown = 1\nminikube_home = \"there\"\n",
     )
     .unwrap();
     write(&path, &Settings::default()).unwrap();
     assert_eq!(
         fs::read_to_string(&path).unwrap(),
-        "# mine\nnotifications = true # quiet\nunknown = 1\nstart_with_cluster = false\nstart_at_login = false\n"
+        "# mine\nnotifications = true # quiet\nunknown = 1\nminikube_home = \"there\"\n",
+        "what is as it was, or can't be understood, stays"
     );
     assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
 }

@@ -7,7 +7,7 @@ use std::{
 use minitunnel_model::Settings;
 use toml_edit::{DocumentMut, Item, Value};
 
-use super::read;
+use super::{read, understand};
 use crate::minikube;
 
 /// The file as it is first written.
@@ -41,7 +41,10 @@ pub fn write(path: &Path, settings: &Settings) -> Result<(), WriteError> {
         error,
     };
     let text = match minikube::read(path) {
-        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Ok(bytes) => String::from_utf8(bytes).map_err(|_| {
+            let path = path.display();
+            WriteError::Unreadable(format!("{path} is no text in UTF-8: mend it"))
+        })?,
         Err(minikube::ReadError::Missing(_)) => TEMPLATE.to_owned(),
         Err(error) => return Err(WriteError::Unreadable(error.to_string())),
     };
@@ -49,35 +52,33 @@ pub fn write(path: &Path, settings: &Settings) -> Result<(), WriteError> {
         let problems = read(path).problems;
         return Err(WriteError::Unreadable(problems.join("; ")));
     };
-    set(
-        &mut document,
-        "start_with_cluster",
-        Some(settings.start_with_cluster.into()),
-    );
-    set(
-        &mut document,
-        "start_at_login",
-        Some(settings.start_at_login.into()),
-    );
-    set(
-        &mut document,
-        "notifications",
-        Some(settings.notifications.into()),
-    );
-    let path_value = |path: &Option<PathBuf>| {
-        path.as_ref()
-            .map(|path| path.to_string_lossy().into_owned().into())
-    };
-    set(
-        &mut document,
-        "minikube_home",
-        path_value(&settings.minikube_home),
-    );
-    set(
-        &mut document,
-        "kubeconfig",
-        path_value(&settings.kubeconfig),
-    );
+    let old = understand(&document, path).settings;
+    for (key, old, new) in [
+        (
+            "start_with_cluster",
+            old.start_with_cluster,
+            settings.start_with_cluster,
+        ),
+        (
+            "start_at_login",
+            old.start_at_login,
+            settings.start_at_login,
+        ),
+        ("notifications", old.notifications, settings.notifications),
+    ] {
+        if old != new {
+            set(&mut document, key, Some(new.into()));
+        }
+    }
+    for (key, old, new) in [
+        ("minikube_home", &old.minikube_home, &settings.minikube_home),
+        ("kubeconfig", &old.kubeconfig, &settings.kubeconfig),
+    ] {
+        if old != new {
+            let text = new.as_ref().map(|path| path.to_string_lossy().into_owned());
+            set(&mut document, key, text.map(Value::from));
+        }
+    }
     save(path, &document.to_string()).map_err(failed)
 }
 

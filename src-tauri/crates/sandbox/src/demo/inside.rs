@@ -33,7 +33,7 @@ use super::{
     find_keeper,
     screen::Screen,
     traces::{difference, files},
-    tunnel::{Command, Tunnel, parents},
+    tunnel::{Command, Tunnel, close_window, parents},
 };
 use crate::{
     Error,
@@ -47,6 +47,13 @@ const REQUEST: Duration = Duration::from_secs(3);
 pub(super) const HOME: &str = "/run/demo";
 /// Such a person's runtime folder.
 const RUNTIME: &str = "/run/user/0";
+
+/// Where minitunnel and minikube write while a tunnel is up; what a desktop's programs keep elsewhere is their business.
+const LOOKED_AT: [&str; 3] = [
+    "/run/minitunnel",
+    "/run/user/0/minitunnel",
+    "/run/demo/.minikube",
+];
 
 /// The host: folders and environment of the demo's person.
 pub(super) struct Place;
@@ -267,6 +274,7 @@ impl Stage {
             self.screen.quote(&line);
         }
         self.ended(status, took);
+        close_window().await?;
         self.node.withdrawn(&self.assigned.service).await?;
         self.screen
             .good("address withdrawn", &self.assigned.service.clone(), None);
@@ -371,8 +379,9 @@ impl Before {
         Ok(Self {
             routes: routes().await?.into_iter().collect(),
             processes: parents().map_err(Error::Processes)?.into_keys().collect(),
-            files: files(Path::new("/run"))
-                .into_iter()
+            files: LOOKED_AT
+                .iter()
+                .flat_map(|folder| files(Path::new(folder)))
                 .filter(|path| !holds_nothing(path))
                 .collect(),
         })

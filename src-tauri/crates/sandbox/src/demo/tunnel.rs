@@ -143,35 +143,66 @@ impl Tunnel {
         keeper.map_err(|_| late)?.map_err(Error::Processes)
     }
 
-    /// The keeper and everything that came from it.
+    /// The keeper and everything that came from it, but for the window: no tunnel ends by that, nor it by a tunnel's end.
     fn processes(&self) -> Result<Vec<Process>, Error> {
         let parents = parents().map_err(Error::Processes)?;
-        let mut found = vec![self.group.as_raw_nonzero().get()];
-        let mut next = 0;
-        while let Some(parent) = found.get(next).copied() {
-            found.extend(
-                parents
-                    .iter()
-                    .filter(|(_, of)| of.parent == parent)
-                    .map(|(pid, _)| *pid),
-            );
-            next += 1;
-        }
-        let open = |pid: i32| -> io::Result<Option<Process>> {
-            let Some(pid) = Pid::from_raw(pid).filter(|_| parents.contains_key(&pid)) else {
-                return Ok(None);
-            };
-            Ok(Some(Process {
-                pid,
-                handle: pidfd_open(pid, PidfdFlags::empty())?,
-            }))
-        };
-        found
-            .into_iter()
-            .filter_map(|pid| open(pid).transpose())
-            .collect::<io::Result<_>>()
-            .map_err(Error::Processes)
+        let keeper = self.group.as_raw_nonzero().get();
+        opened(tree(&parents, vec![keeper], Stat::is_window), &parents)
     }
+}
+
+/// Closes the window that the tray has opened, if it did.
+pub(super) async fn close_window() -> Result<(), Error> {
+    let parents = parents().map_err(Error::Processes)?;
+    let windows = parents.iter().filter(|(_, stat)| stat.is_window());
+    let windows: Vec<i32> = windows.map(|(pid, _)| *pid).collect();
+    let all = opened(tree(&parents, windows.clone(), |_| false), &parents)?;
+    for pid in windows.into_iter().filter_map(Pid::from_raw) {
+        // It may have been closed just now.
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    let ended = spawn_blocking(move || all.iter().all(Process::ends)).await;
+    if ended.unwrap_or(false) {
+        return Ok(());
+    }
+    Err(Error::Late {
+        what: "the end of the window",
+        seconds: END.as_secs(),
+    })
+}
+
+/// These processes and all that came from them, without the subtrees of those that are left out.
+fn tree(
+    parents: &BTreeMap<i32, Stat>,
+    roots: Vec<i32>,
+    is_left_out: impl Fn(&Stat) -> bool,
+) -> Vec<i32> {
+    let mut found = roots;
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        let children = parents.iter();
+        let children = children.filter(|(_, of)| of.parent == parent && !is_left_out(of));
+        found.extend(children.map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found
+}
+
+/// Handles of those that live.
+fn opened(pids: Vec<i32>, parents: &BTreeMap<i32, Stat>) -> Result<Vec<Process>, Error> {
+    let open = |pid: i32| -> io::Result<Option<Process>> {
+        let Some(pid) = Pid::from_raw(pid).filter(|_| parents.contains_key(&pid)) else {
+            return Ok(None);
+        };
+        Ok(Some(Process {
+            pid,
+            handle: pidfd_open(pid, PidfdFlags::empty())?,
+        }))
+    };
+    pids.into_iter()
+        .filter_map(|pid| open(pid).transpose())
+        .collect::<io::Result<_>>()
+        .map_err(Error::Processes)
 }
 
 impl Process {
@@ -192,6 +223,13 @@ pub(super) struct Stat {
     pub(super) parent: i32,
     /// Its short name.
     pub(super) name: String,
+}
+
+impl Stat {
+    /// Whether it is minitunnel-window, of whose name the kernel keeps 15 characters.
+    fn is_window(&self) -> bool {
+        self.name == "minitunnel-wind"
+    }
 }
 
 /// All living processes: their parents and names. A zombie lives no more; process 1 may not have read its end yet.
