@@ -1,5 +1,6 @@
 //! What the desktop is asked to notify of.
 
+use anyhow::Context as _;
 use minitunnel_e2e::{FakeNotifications, FakePanel, Process, Result, WAIT, eventually};
 
 use crate::Desk;
@@ -47,13 +48,17 @@ async fn the_desktop_is_told_once_of_what_happens_to_a_tunnel_and_its_buttons_wo
     icon.click("Start").await?;
     icon.entry("minikube – conflict").await?;
     icon.entry("Conflict: 10.96.0.0/12 with ").await?;
+    // What is over within a moment is not told of.
+    let conflict = eventually(WAIT, "the conflict's notice", async || {
+        let titles = notifications.titles();
+        let found = titles
+            .iter()
+            .find(|title| title.starts_with("minikube: conflict with "));
+        found.cloned().with_context(|| format!("{titles:?}"))
+    })
+    .await?;
     desk.lab.sh("ip route del 10.100.0.0/16").await?;
     icon.entry("minikube – connected").await?;
-    let titles = notifications.titles();
-    let conflict = titles
-        .iter()
-        .find(|title| title.starts_with("minikube: conflict with "));
-    let conflict = anyhow::Context::context(conflict, format!("{titles:?}"))?;
     notifications.wait_for("minikube: tunnel is up", 3).await?;
     assert_eq!(
         notifications.titles(),
@@ -61,7 +66,7 @@ async fn the_desktop_is_told_once_of_what_happens_to_a_tunnel_and_its_buttons_wo
             "minikube: a service waits for its tunnel",
             "minikube: tunnel lost",
             "minikube: tunnel is up",
-            conflict,
+            &conflict,
             "minikube: tunnel is up",
         ]
     );

@@ -34,9 +34,9 @@ impl Desk {
         })
     }
 
-    /// A session of hers without a tray.
+    /// A session of hers that stays, without an icon.
     async fn session(&self) -> Result<Process> {
-        Process::spawn(self.scene.alice("minitunnel").arg("session")).await
+        Process::spawn(self.scene.alice("minitunnel-tray").arg("--headless")).await
     }
 
     async fn window(&self) -> Result<Window> {

@@ -1,6 +1,6 @@
 //! Settings: the window and the file are about the same, and what is wrong in the file is said.
 
-use minitunnel_e2e::{Process, Result, Scene, WAIT, eventually};
+use minitunnel_e2e::{Result, Scene, WAIT, eventually};
 
 use crate::Desk;
 
@@ -13,9 +13,7 @@ async fn settings_are_saved_in_their_file_and_what_is_wrong_there_is_said() -> R
         .user("alice")
         .home()
         .join(".config/minitunnel/settings.toml");
-    // The tray's session starts tunnels with their clusters.
-    let mut tray = desk.scene.alice("minitunnel-tray");
-    let _tray = Process::spawn(tray.arg("--headless")).await?;
+    let _session = desk.session().await?;
     let window = desk.window().await?;
     window.heading("minikube").await?;
     let start = "//dialog//label[contains(., 'Start with the cluster')]/input";

@@ -73,8 +73,7 @@ pub(crate) fn conflict() -> Conflict {
         owner: "OpenVPN (tun0)".into(),
         profile: None,
         effect: "10.112.0.0/12 would take traffic from OpenVPN's 10.0.0.0/8 (tun0)".into(),
-        ways_out: vec![WayOut::command(
-            "Make the cluster anew",
+        ways_out: vec![WayOut::advice(
             "minikube start -p b --service-cluster-ip-range 172.20.0.0/16",
         )],
     }

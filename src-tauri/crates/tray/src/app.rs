@@ -37,7 +37,7 @@ use crate::{
 const LONGEST_END: Duration = Duration::from_millis(4_500);
 /// Until the next try where a session can't be hosted: what it lacks (watches of files, room on a disk) tells of nothing.
 const AGAIN: Duration = Duration::from_secs(10);
-/// What happens within this time is told of at once, and what is over by then is not told of.
+/// What follows within this time is told along with what there is to tell, and what is over by then is not told at all.
 const CALM: Duration = Duration::from_secs(1);
 /// How long a desktop has to show a panel before the window opens in its place: at login it has much to do.
 const PANEL_PATIENCE: Duration = Duration::from_secs(3);
@@ -355,8 +355,12 @@ impl App {
     }
 
     fn take(&mut self, handle: &Handle, snapshot: Arc<Snapshot>, hosted: bool) {
-        if snapshot.complete {
-            self.tell_by = self.tell_by.or_else(|| Some(Instant::now() + CALM));
+        if snapshot.complete && self.tell_by.is_none() {
+            if notices(&self.told, &snapshot).is_empty() {
+                self.told = settled(&self.told, &snapshot);
+            } else {
+                self.tell_by = Some(Instant::now() + CALM);
+            }
         }
         if hosted {
             for command in self.follower.follow(&snapshot) {

@@ -133,7 +133,7 @@ minitunnel  1 of 2 tunnels up                                        Ctrl-C ends
 ✗ b  blocked  docker
   routes    10.112.0.0/12  192.168.58.2  services  conflict
               10.112.0.0/12 would take traffic from OpenVPN's 10.0.0.0/8 (tun0)
-            → Make the cluster anew: minikube start -p b --service-cluster-ip-range 172.20.0.0/16";
+            → minikube start -p b --service-cluster-ip-range 172.20.0.0/16";
     assert_eq!(shown.join("\n"), expected);
 }
 
