@@ -48,8 +48,10 @@ pub(super) const HOME: &str = "/run/demo";
 /// Such a person's runtime folder.
 const RUNTIME: &str = "/run/user/0";
 
-/// Where minitunnel and minikube write while a tunnel is up; what a desktop's programs keep elsewhere is their business.
-const LOOKED_AT: [&str; 3] = [
+/// Where a tunnel could leave a file: all that is the demo's own.
+const EVERYWHERE: &[&str] = &["/run"];
+/// The same with a desktop, whose programs keep files elsewhere.
+const BESIDE_A_DESKTOP: &[&str] = &[
     "/run/minitunnel",
     "/run/user/0/minitunnel",
     "/run/demo/.minikube",
@@ -154,6 +156,7 @@ struct Stage {
     program: PathBuf,
     node: Node,
     tunnel: Tunnel,
+    folders: &'static [&'static str],
     before: Before,
     assigned: Assigned,
     good: bool,
@@ -186,7 +189,12 @@ impl Stage {
         let mut node = Node::start(&program, &place).await?;
         let detail = format!("node {NODE}, cluster IPs {SERVICE_CIDR}");
         screen.good("cluster up", &detail, Some(start.elapsed()));
-        let before = Before::look().await?;
+        let folders = if options.tray {
+            BESIDE_A_DESKTOP
+        } else {
+            EVERYWHERE
+        };
+        let before = Before::look(folders).await?;
 
         let start = Instant::now();
         let mut tunnel = Tunnel::start(&helper, &command, &place)?;
@@ -229,6 +237,7 @@ impl Stage {
             program,
             node,
             tunnel,
+            folders,
             before,
             assigned,
             good: true,
@@ -335,7 +344,7 @@ impl Stage {
     }
 
     async fn nothing_left(&mut self) -> Result<bool, Error> {
-        let after = Before::look().await?;
+        let after = Before::look(self.folders).await?;
         let left = difference("route", &self.before.routes, &after.routes);
         let names = parents().map_err(Error::Processes)?;
         let processes = after
@@ -375,11 +384,11 @@ impl Stage {
 }
 
 impl Before {
-    async fn look() -> Result<Self, Error> {
+    async fn look(folders: &[&str]) -> Result<Self, Error> {
         Ok(Self {
             routes: routes().await?.into_iter().collect(),
             processes: parents().map_err(Error::Processes)?.into_keys().collect(),
-            files: LOOKED_AT
+            files: folders
                 .iter()
                 .flat_map(|folder| files(Path::new(folder)))
                 .filter(|path| !holds_nothing(path))
