@@ -20,7 +20,7 @@ mod renewed;
 mod trouble;
 mod world;
 
-use world::{World, files, name, one, route, service, two, up};
+use world::{World, files, name, one, route, service, stale, two, up};
 
 #[test]
 fn a_tunnel_that_is_wanted_gets_routes_and_gives_addresses() {
@@ -74,11 +74,7 @@ fn a_tunnel_that_is_not_wanted_any_more_takes_everything_back() {
 #[test]
 fn an_address_that_a_dead_run_left_is_withdrawn_without_a_tunnel() {
     let mut world = one();
-    let stale = Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    };
+    let stale = stale();
     world.services.insert((name("p"), stale.key.clone()), stale);
     world.cluster_up("p");
     world.run();
@@ -97,11 +93,7 @@ fn an_address_that_a_dead_run_left_is_withdrawn_without_a_tunnel() {
 fn an_engine_that_only_looks_shows_what_is_stale_and_changes_nothing() {
     let mut world = one();
     world.state.scope.acts = false;
-    let stale = Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    };
+    let stale = stale();
     world.pending.clear();
     world.services.insert((name("p"), stale.key.clone()), stale);
     world.cluster_up("p");
@@ -497,11 +489,7 @@ fn a_clean_up_waits_for_the_files_and_names_what_the_watch_tells_before_the_answ
     assert_eq!(clean_up(&mut unread, false, &[], true), None);
 
     let mut world = one();
-    let stale = Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    };
+    let stale = stale();
     world.services.insert((name("p"), stale.key.clone()), stale);
     world.cluster_up("p");
     world.lock("p", LockNews::Acquired);

@@ -185,11 +185,7 @@ fn an_assignment_that_was_never_answered_is_named_when_its_server_is_lost() {
 #[test]
 fn a_dead_runs_address_is_not_shown_as_served_while_the_user_is_waited_for() {
     let mut world = one();
-    let dead = Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    };
+    let dead = stale();
     world.services.insert((name("p"), dead.key.clone()), dead);
     world.cluster_up("p");
     world.resume("p");

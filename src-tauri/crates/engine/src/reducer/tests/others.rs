@@ -5,14 +5,6 @@ use super::{
     *,
 };
 
-fn stale() -> Service {
-    Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    }
-}
-
 fn ingress(world: &World) -> Vec<String> {
     let services = world.services.values();
     services

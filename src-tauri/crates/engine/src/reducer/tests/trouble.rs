@@ -7,14 +7,6 @@ use super::{
     *,
 };
 
-fn stale() -> Service {
-    Service {
-        owner: Owner::Us,
-        ingress: vec!["10.99.1.2".into()],
-        ..service("web", "10.99.1.2")
-    }
-}
-
 /// Takes the apply that waits out of the world.
 fn apply(world: &mut World) -> Option<(ProfileName, Vec<Route>, bool)> {
     let is_apply = |effect: &Effect| matches!(effect, Effect::Apply { .. });

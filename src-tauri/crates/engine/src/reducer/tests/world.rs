@@ -86,6 +86,15 @@ pub(super) fn service(name: &str, ip: &str) -> Service {
     }
 }
 
+/// The service `web` with the address that a dead run of ours left.
+pub(super) fn stale() -> Service {
+    Service {
+        owner: Owner::Us,
+        ingress: vec!["10.99.1.2".into()],
+        ..service("web", "10.99.1.2")
+    }
+}
+
 pub(super) fn taken_by_another(route: Route) -> Conflict {
     let other = minitunnel_model::TableEntry {
         destination: route.destination,
