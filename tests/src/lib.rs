@@ -67,7 +67,7 @@ mod wait;
 mod window;
 
 pub use agent::Agent;
-pub use bus::SystemBus;
+pub use bus::{ALLOW, SystemBus};
 pub use caller::{Answer, Caller, Refusal};
 pub use cluster::{
     Cluster, ClusterOptions, Exposed, NODE_PORT, POD_PORT, ProxyMode, Worker, ingress,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use kube::Client;
 use minitunnel_e2e::{
-    Cluster, ClusterOptions, Display, Lab, Look, MinikubeHome, Process, ProxyMode, Result,
+    ALLOW, Cluster, ClusterOptions, Display, Lab, Look, MinikubeHome, Process, ProxyMode, Result,
     SessionBus, Signal, SystemBus, WAIT, Window, eventually,
 };
 use minitunnel_model::Route;
@@ -18,10 +18,6 @@ use crate::process::Proc;
 const HELPER: &str = "io.github.minitunnel.Helper";
 const USER: &str = "alice";
 pub(crate) const PROFILE: &str = "minikube";
-/// Consent is not measured: nobody is asked.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 
 /// A lab with all that a tunnel of alice's needs, and a client of the benchmark's own.
 pub(crate) struct Scene {

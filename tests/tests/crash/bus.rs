@@ -5,15 +5,13 @@ use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, ensure};
-use minitunnel_e2e::{Answer, Caller, Ground, Point, Result, SystemBus, Trap, WAIT, eventually};
+use minitunnel_e2e::{
+    ALLOW, Answer, Caller, Ground, Point, Result, SystemBus, Trap, WAIT, eventually,
+};
 
 use crate::{Case, FIRST, PROFILE, SECOND, Set, Twins, WRITE, foreign, holds, in_labs, is, lines};
 
 pub(crate) const HELPER: &str = "io.github.minitunnel.Helper";
-/// A polkit rule under which nobody is asked.
-pub(crate) const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 /// A guard's shortest time is a second: what waits costs no processor.
 const LABS: usize = 4;
 const NONE: Set = &[];

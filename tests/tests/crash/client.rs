@@ -5,11 +5,12 @@ use std::cell::Cell;
 
 use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{
-    Caller, Effect, Point, Process, Result, Scene, Signal, SystemBus, Trap, WAIT, eventually, run,
+    ALLOW, Caller, Effect, Point, Process, Result, Scene, Signal, SystemBus, Trap, WAIT,
+    eventually, run,
 };
 use serde_json::json;
 
-use crate::bus::{ALLOW, HELPER};
+use crate::bus::HELPER;
 use crate::{Case, in_labs};
 
 /// Each has an API server of its own, and one run costs half a second.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Error, anyhow, ensure};
 use kube::api::ListParams;
 use minitunnel_e2e::{
-    Cluster, ClusterOptions, Process, Result, Scene, SystemBus, WAIT, eventually, ingress, run,
+    ALLOW, Cluster, ClusterOptions, Process, Result, Scene, SystemBus, WAIT, eventually, ingress,
+    run,
 };
 use serde_json::json;
 use tokio::process::Command;
@@ -18,9 +19,6 @@ use crate::model::{
     ELSEWHERE, IN_PODS, IN_SERVICES, Kind, Node, Route, SECOND_PODS, Service, THEIRS, World,
 };
 
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 /// The documented exit code of a conflict.
 const CONFLICT: Option<i32> = Some(4);
 /// The second node, which is an object alone.

@@ -10,14 +10,9 @@ use std::ops::Deref;
 
 use anyhow::ensure;
 use minitunnel_e2e::{
-    Exposed, FakeIcon, FakePanel, MenuEntry, Process, Result, Scene, SessionBus, SystemBus, WAIT,
-    eventually,
+    ALLOW, Exposed, FakeIcon, FakePanel, MenuEntry, Process, Result, Scene, SessionBus, SystemBus,
+    WAIT, eventually,
 };
-
-/// A polkit rule under which nobody is asked.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 
 /// Alice's desktop, beside a cluster with one LoadBalancer service.
 struct Desk {

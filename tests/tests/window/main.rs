@@ -3,18 +3,13 @@
 
 use anyhow::ensure;
 use minitunnel_e2e::{
-    Display, Look, Process, Result, Scene, SystemBus, WAIT, Window, eventually, run,
+    ALLOW, Display, Look, Process, Result, Scene, SystemBus, WAIT, Window, eventually, run,
 };
 
 mod cleanup;
 mod life;
 mod settings;
 mod tunnel;
-
-/// Nobody is asked about tunnels; to remove what is another program's the user always is.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 
 /// Alice's desktop, with a cluster of hers.
 struct Desk {

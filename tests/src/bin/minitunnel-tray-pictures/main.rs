@@ -8,14 +8,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use minitunnel_e2e::{
-    ClusterOptions, Process, Result, Scene, SessionBus, SystemBus, WAIT, eventually, run,
+    ALLOW, ClusterOptions, Process, Result, Scene, SessionBus, SystemBus, WAIT, eventually, run,
 };
 use tokio::process::Command;
 
-/// A polkit rule under which nobody is asked.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 /// Menus and notices are drawn some frames after they are asked for, and nothing tells when.
 const DRAWN: Duration = Duration::from_millis(1_200);
 

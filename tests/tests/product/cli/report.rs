@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use minitunnel_e2e::{Process, Result, WAIT, run};
 use serde_json::json;
 
-use crate::scene;
+use super::scene;
 
 #[tokio::test]
 async fn report_tells_the_state_and_no_secret_of_its_inputs() -> Result {

@@ -1,8 +1,8 @@
 //! What one client holds, nobody else takes.
 
-use minitunnel_e2e::{ClusterOptions, MinikubeHome, Process, Result, Signal, WAIT};
+use minitunnel_e2e::{ALLOW, ClusterOptions, MinikubeHome, Process, Result, Signal, WAIT};
 
-use crate::{ALLOW, Bench, has_route};
+use super::{Bench, has_route};
 
 /// The documented exit code of a conflict.
 const CONFLICT: Option<i32> = Some(4);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use minitunnel_e2e::{Result, Scene, WAIT, run};
 
-use crate::scene;
+use super::scene;
 
 fn path(scene: &Scene) -> PathBuf {
     let uid = scene.lab.user("alice").uid();

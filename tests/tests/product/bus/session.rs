@@ -1,9 +1,9 @@
 //! A session in the background, on the bus.
 
-use minitunnel_e2e::{Process, Result, WAIT, eventually, run};
+use minitunnel_e2e::{ALLOW, Process, Result, WAIT, eventually, run};
 use serde_json::json;
 
-use crate::{ALLOW, Bench, has_route};
+use super::{Bench, has_route};
 
 /// Runs `up --detach` to its end, and gives the session's process as the lab sees it.
 async fn detached(bench: &Bench) -> Result<String> {

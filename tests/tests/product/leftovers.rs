@@ -3,15 +3,11 @@
 
 use anyhow::ensure;
 use minitunnel_e2e::{
-    ClusterOptions, Exposed, Process, ProxyMode, Result, Scene, Signal, SystemBus, WAIT,
+    ALLOW, ClusterOptions, Exposed, Process, ProxyMode, Result, Scene, Signal, SystemBus, WAIT,
     eventually, run,
 };
 use serde_json::{Value, json};
 
-/// For tunnels nobody is asked; to remove what is another program's the user always is.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 const CONFLICT: Option<i32> = Some(4);
 /// As `minikube tunnel` makes it.
 const ROUTE: &str = "10.96.0.0/12 via 192.168.49.2";

@@ -6,12 +6,7 @@ mod log;
 mod report;
 mod wait;
 
-use minitunnel_e2e::{ClusterOptions, Process, Result, Scene, SystemBus, WAIT, run};
-
-/// A polkit rule under which nobody is asked.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
+use minitunnel_e2e::{ALLOW, ClusterOptions, Process, Result, Scene, SystemBus, WAIT, run};
 
 /// A cluster that serves what is sent to it, and a system bus on which nobody is asked.
 async fn scene() -> Result<(Scene, SystemBus)> {

@@ -2,13 +2,10 @@
 
 use anyhow::Context as _;
 use minitunnel_e2e::{
-    MinikubeHome, Process, Result, Scene, Signal, SystemBus, WAIT, eventually, run,
+    ALLOW, MinikubeHome, Process, Result, Scene, Signal, SystemBus, WAIT, eventually, run,
 };
 
 const HELPER: &str = "io.github.minitunnel.Helper";
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 const SERVICES: &str = "route 10.96.0.0/12 via ";
 const PODS: &str = "route 10.244.0.0/16 via ";
 /// Where no helper can be asked, a route may be another user's living one.

@@ -1,9 +1,9 @@
 //! SIGKILL on a bus: of the client, of the helper, of both.
 
-use minitunnel_e2e::{Process, Result, Signal, WAIT, run};
+use minitunnel_e2e::{ALLOW, Process, Result, Signal, WAIT, run};
 use serde_json::json;
 
-use crate::{ALLOW, Bench, PING};
+use super::{Bench, PING};
 
 /// Kills the helper and its client as if at one instant: the stopped client can't call for another helper.
 async fn kill_both(bench: &Bench, mut up: Process) -> Result {

@@ -15,10 +15,6 @@ use tokio::process::Command;
 const HELPER: &str = "io.github.minitunnel.Helper";
 /// The documented exit code of consent that was not given.
 const NOT_AUTHORIZED: Option<i32> = Some(5);
-/// A polkit rule under which nobody is asked.
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 /// A call that changes nothing, for any object on the bus.
 const PING: &str = "org.freedesktop.DBus.Peer.Ping";
 

@@ -2,13 +2,9 @@
 
 use anyhow::ensure;
 use minitunnel_e2e::{
-    ClusterOptions, Exposed, MinikubeHome, Process, ProxyMode, Result, Scene, Signal, SystemBus,
-    WAIT, eventually, run,
+    ALLOW, ClusterOptions, Exposed, MinikubeHome, Process, ProxyMode, Result, Scene, Signal,
+    SystemBus, WAIT, eventually, run,
 };
-
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 
 /// A cluster with a service `web` of type LoadBalancer, and Alice's tunnel for it, which is up.
 async fn connected(scene: &Scene) -> Result<(Process, Exposed)> {

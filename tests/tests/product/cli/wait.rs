@@ -3,7 +3,7 @@
 use minitunnel_e2e::{Result, Signal, WAIT, run};
 use serde_json::json;
 
-use crate::{scene, start};
+use super::{scene, start};
 
 /// The documented exit code of a service that was waited for and did not answer.
 const UNANSWERED: Option<i32> = Some(9);

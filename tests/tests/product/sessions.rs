@@ -2,14 +2,11 @@
 
 use anyhow::Context as _;
 use minitunnel_e2e::{
-    Cluster, ClusterOptions, MinikubeHome, Process, Result, Scene, Signal, SystemBus, WAIT,
+    ALLOW, Cluster, ClusterOptions, MinikubeHome, Process, Result, Scene, Signal, SystemBus, WAIT,
     eventually, run,
 };
 use tokio::process::Command;
 
-const ALLOW: &str = "polkit.addRule(function(action, subject) {
-    if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
-});";
 /// The documented exit codes.
 const NO_HELPER: Option<i32> = Some(6);
 const ADDRESSES_REMAIN: Option<i32> = Some(8);

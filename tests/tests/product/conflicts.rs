@@ -117,7 +117,7 @@ fn services_routes(routes: &[String]) -> usize {
 /// The exit codes that the tests expect are what the README promises.
 #[test]
 fn readme_has_the_exit_code_of_a_conflict() {
-    let readme = include_str!("../../README.md");
+    let readme = include_str!("../../../README.md");
     assert!(readme.contains("\n| 4 | a route conflicts |\n"));
 }
 

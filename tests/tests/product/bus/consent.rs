@@ -7,7 +7,7 @@ use minitunnel_e2e::{
     Agent, Cluster, ClusterOptions, Process, Result, Signal, WAIT, eventually, run,
 };
 
-use crate::{Bench, NOT_AUTHORIZED, has_route};
+use super::{Bench, NOT_AUTHORIZED, has_route};
 
 const DENY: &str = "polkit.addRule(function(action, subject) {
     if (action.id == 'io.github.minitunnel.apply') return polkit.Result.NO;

@@ -2,7 +2,7 @@
 
 use minitunnel_e2e::{Result, Scene, Signal, Terminal, WAIT, eventually, run};
 
-use crate::{scene, start};
+use super::{scene, start};
 
 /// A `minitunnel` of Alice's in a terminal of its own, as its foreground.
 fn in_terminal(scene: &Scene, arguments: &[&str]) -> Result<Terminal> {

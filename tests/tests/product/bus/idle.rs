@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use minitunnel_e2e::{Process, Result, Signal, WAIT, run};
+use minitunnel_e2e::{ALLOW, Process, Result, Signal, WAIT, run};
 
-use crate::{ALLOW, Bench, PING};
+use super::{Bench, PING};
 
 /// The helper stays for some seconds without anybody to stay for; the rest is for a loaded machine.
 const IDLE_END: Duration = Duration::from_secs(30);
@@ -27,7 +27,7 @@ async fn client_that_comes_while_an_idle_helper_ends_is_served_by_another() -> R
     let strace = Process::spawn(strace.arg(idle.to_string())).await?;
     strace.wait_for_line("attached", WAIT).await?;
     strace.wait_for_line("stopped by SIGSTOP", IDLE_END).await?;
-    assert_eq!(bench.bus.owner(crate::HELPER).await?, None);
+    assert_eq!(bench.bus.owner(super::HELPER).await?, None);
 
     // It is called for while the ending one still has the lock: the next one waits, and the bus shows what it says.
     let mut up = bench.up(None, &["minikube"]).await?;
