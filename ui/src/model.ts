@@ -661,6 +661,10 @@ activity: Array<Activity>,
  */
 interrupted?: Array<string>, 
 /**
+ * Whether the session was told to end.
+ */
+ending: boolean, 
+/**
  * The user's settings, as they hold.
  */
 settings: Settings, 

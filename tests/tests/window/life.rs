@@ -1,8 +1,13 @@
 //! Processes that die: the window's, and the session's.
 
+use std::time::Duration;
+
 use minitunnel_e2e::{Result, Scene, WAIT, eventually};
 
 use crate::Desk;
+
+/// What a quit may take, and a click to get there.
+const QUIT: Duration = Duration::from_secs(6);
 
 #[tokio::test]
 async fn the_tunnel_does_not_notice_that_the_window_is_killed() -> Result {
@@ -63,4 +68,21 @@ async fn a_session_that_dies_is_said_to_and_shown_again_when_it_is_back() -> Res
     window.heading("minikube").await?;
     window.close().await?;
     desk.minitunnel("down").await.map(drop)
+}
+
+#[tokio::test]
+async fn quit_takes_no_longer_than_it_may_where_the_api_server_hangs() -> Result {
+    let desk = Desk::new(Scene::api_only().await?).await?;
+    desk.scene.cluster.expose("web", "LoadBalancer").await?;
+    let mut session = desk.session().await?;
+    let window = desk.window().await?;
+    window.click("Start").await?;
+    window.state("Connected").await?;
+    desk.scene.cluster.wait_for_addresses("web").await?;
+    desk.scene.cluster.pause_api_server()?;
+
+    window.click("Quit").await?;
+    session.exit(QUIT).await?;
+    desk.scene.wait_for_before().await?;
+    desk.scene.cluster.resume_api_server()
 }

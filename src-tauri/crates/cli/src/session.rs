@@ -34,14 +34,17 @@ pub(crate) async fn host_until_idle() -> anyhow::Result<Exit> {
     let mut signals = Signals::new()?;
     let mut handle = hosted.handle.clone();
     let idle = async {
-        let used = |snapshot: &Snapshot| snapshot.wanted().next().is_some();
+        // By the Quit of a view: how long an end may take is for the end to say.
+        let ending = |snapshot: &Snapshot| snapshot.ending;
+        let used = |snapshot: &Snapshot| ending(snapshot) || snapshot.wanted().next().is_some();
         if tokio::time::timeout(UNUSED, handle.until(used))
             .await
             .is_ok()
         {
             let over = |snapshot: &Snapshot| {
                 let at_rest = |status: &ProfileStatus| status.tunnel == TunnelState::Disconnected;
-                snapshot.wanted().next().is_none() && snapshot.profiles.iter().all(at_rest)
+                let none_wanted = snapshot.wanted().next().is_none();
+                ending(snapshot) || none_wanted && snapshot.profiles.iter().all(at_rest)
             };
             // An engine that has ended is idle too.
             let _ = handle.until(over).await;

@@ -141,8 +141,7 @@ fn value(item: &Item) -> String {
 ///
 /// If files can't be watched.
 pub(crate) fn forward(path: PathBuf, receiver: mpsc::Sender<Read>) -> Result<(), WatchError> {
-    let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-    let mut watcher = Watcher::of_folder(folder)?;
+    let mut watcher = Watcher::of_file(path.clone())?;
     tokio::spawn(async move {
         loop {
             tokio::select! {

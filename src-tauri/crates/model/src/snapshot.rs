@@ -41,6 +41,9 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "ts", ts(as = "Vec<String>"))]
     pub interrupted: Vec<ProfileName>,
+    /// Whether the session was told to end.
+    #[serde(default)]
+    pub ending: bool,
     /// The user's settings, as they hold.
     #[serde(default)]
     pub settings: Settings,

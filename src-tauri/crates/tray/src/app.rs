@@ -234,7 +234,6 @@ impl App {
     async fn host(&mut self, hosted: Hosted, signals: &mut Signals) -> Left {
         let left = self.follow(hosted.handle.clone(), true, signals).await;
         if let Left::Ended = left {
-            // By the Quit of another view.
             hosted.end(Duration::ZERO).await;
             return Left::For(End::Quit);
         }
@@ -300,6 +299,8 @@ impl App {
         loop {
             tokio::select! {
                 snapshot = handle.changed() => match snapshot {
+                    // By the Quit of another view: that is bounded as our own.
+                    Ok(snapshot) if hosted && snapshot.ending => return Left::For(End::Quit),
                     Ok(snapshot) => self.take(&handle, snapshot, hosted),
                     Err(_) => return Left::Ended,
                 },

@@ -132,13 +132,13 @@ impl Screen {
             Ok(())
         })
         .await?;
-        self.menu("off").await?;
+        self.menu("off", 1).await?;
         run(scene
             .alice("minitunnel")
             .args(["up", "--detach", "-p", "minikube"]))
         .await?;
         scene.cluster.wait_for_addresses("web").await?;
-        self.menu("connected").await?;
+        self.menu("connected", 1).await?;
         // A VPN's route lies in the range of the other cluster.
         scene
             .lab
@@ -151,18 +151,19 @@ impl Screen {
         )
         .await?;
         up.exit(WAIT).await?;
-        self.menu("conflict").await?;
+        self.menu("conflict", 2).await?;
         scene.lab.sh("ip route del 10.113.0.0/16").await?;
         run(scene.alice("minitunnel").arg("down")).await?;
         Ok(())
     }
 
-    /// Opens the icon's menu and the first submenu in it, and takes a picture.
-    async fn menu(&self, name: &str) -> Result {
+    /// Opens the icon's menu and the submenu of that number in it, and takes a picture.
+    async fn menu(&self, name: &str, nth: usize) -> Result {
         // The icon is the only thing on the panel, at its right end.
         self.xdo("mousemove 985 12 click 3").await?;
         tokio::time::sleep(DRAWN).await;
-        self.xdo("key Down key Right").await?;
+        self.xdo(&format!("{}key Right", "key Down ".repeat(nth)))
+            .await?;
         tokio::time::sleep(DRAWN).await;
         let file = self.folder.join(format!("tray-{name}-{}.png", self.theme));
         let mut import = Command::new("import");

@@ -63,8 +63,10 @@ impl Preferences {
         let Some(path) = self.path.clone() else {
             return Err("there is no home folder to keep settings in: set HOME".into());
         };
-        // What can't be done is not written.
-        self.start_at_login(settings.start_at_login)?;
+        // What can't be done is not written; and what the desktop made of the entry meanwhile is not touched.
+        if settings.start_at_login != self.read.settings.start_at_login {
+            self.start_at_login(settings.start_at_login)?;
+        }
         settings::write(&path, &settings).map_err(|error| error.to_string())?;
         self.read = settings::read(&path);
         Ok(())

@@ -24,6 +24,9 @@ const QUIET: Duration = Duration::from_millis(100);
 /// A file that is written to without end is looked at this often.
 const LONGEST: Duration = Duration::from_millis(500);
 
+/// Links are followed this far: what is linked in a circle is no file.
+const LINKS: usize = 8;
+
 /// When a folder that can't be read is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -135,13 +138,17 @@ impl Watcher {
         Self::over(move || folders(&home), move |path| is_read(&of, path))
     }
 
-    /// Begins to watch a folder of files, existing or not.
-    pub(crate) fn of_folder(path: PathBuf) -> Result<Self, WatchError> {
-        let folder = path.clone();
-        Self::over(
-            move || vec![path.clone()],
-            move |path| path.parent() == Some(&folder),
-        )
+    /// Begins to watch a file, existing or not, and the one that it is a link to.
+    pub(crate) fn of_file(path: PathBuf) -> Result<Self, WatchError> {
+        let of = path.clone();
+        let folders = move || {
+            let files = with_linked(&path);
+            let folders = files.iter().filter_map(|file| file.parent());
+            folders.map(Path::to_owned).collect()
+        };
+        Self::over(folders, move |changed| {
+            with_linked(&of).iter().any(|file| file == changed)
+        })
     }
 
     fn over(
@@ -261,6 +268,30 @@ impl Shared {
                 let on_the_way = wanted.iter().any(|folder| folder.starts_with(path));
                 on_the_way || (self.is_read)(path)
             })
+    }
+}
+
+/// The file and those that it is a link to, there or not, each in one spelling: a folder that is watched in two is watched
+/// by neither when one is given up.
+fn with_linked(path: &Path) -> Vec<PathBuf> {
+    let mut files = vec![in_real_folder(path)];
+    while let Some(file) = files.last()
+        && files.len() < LINKS
+        && let Ok(next) = fs::read_link(file)
+    {
+        // An absolute one takes the folder's place.
+        files.push(in_real_folder(&file.with_file_name(next)));
+    }
+    files
+}
+
+fn in_real_folder(path: &Path) -> PathBuf {
+    let real = path
+        .parent()
+        .and_then(|folder| fs::canonicalize(folder).ok());
+    match (real, path.file_name()) {
+        (Some(folder), Some(name)) => folder.join(name),
+        _ => path.to_owned(),
     }
 }
 

@@ -32,6 +32,7 @@ pub fn snapshot(state: &mut State) -> Snapshot {
         leftovers,
         activity: Vec::new(),
         interrupted: state.interrupted.clone(),
+        ending: state.quitting,
         ..Snapshot::default()
     }
 }

@@ -134,6 +134,32 @@ fn the_file_is_where_the_desktop_keeps_configuration() {
 }
 
 #[tokio::test]
+async fn a_change_of_the_file_behind_links_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, middle, file] = ["here/settings.toml", "there/link", "elsewhere/mine.toml"]
+        .map(|name| folder.path().join(name));
+    for path in [&path, &middle, &file] {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+    }
+    std::os::unix::fs::symlink("../there/link", &path).unwrap();
+    std::os::unix::fs::symlink(&file, &middle).unwrap();
+    let (told, mut seen) = mpsc::channel(1);
+    forward(path.clone(), told).unwrap();
+    // One that is there only now, changes, goes and comes back.
+    for text in ["notifications = false", "", "start_with_cluster = true"] {
+        fs::remove_file(&file).ok();
+        fs::write(&file, text).unwrap();
+        let expected = read(&file);
+        let limit = std::time::Duration::from_secs(10);
+        tokio::time::timeout(limit, async {
+            while seen.recv().await.unwrap() != expected {}
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_change_by_hand_is_seen() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("minitunnel/settings.toml");
