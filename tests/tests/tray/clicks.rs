@@ -97,6 +97,23 @@ async fn check_items_are_settings_in_the_users_file() -> Result {
     let exec = format!("\nExec={} --login\n", program.display());
     assert!(started.contains(&exec), "{started}");
 
+    // What the desktop's own settings make of the entry is not undone by another setting.
+    let hidden = started + "Hidden=true\n";
+    std::fs::write(&entry, &hidden)?;
+    icon.click("Start tunnels with their cluster").await?;
+    icon.menu_with("the other check", |menu| {
+        let entry = menu.find("Start tunnels with their cluster");
+        entry.is_some_and(|entry| entry.checked == Some(true))
+    })
+    .await?;
+    eventually(WAIT, "the other setting in the file", async || {
+        let text = std::fs::read_to_string(&file)?;
+        anyhow::ensure!(text.contains("\nstart_with_cluster = true\n"), "{text}");
+        Ok(())
+    })
+    .await?;
+    assert_eq!(std::fs::read_to_string(&entry)?, hidden);
+
     // The same file by hand.
     std::fs::write(
         &file,

@@ -31,8 +31,15 @@ impl Preferences {
         if let Some(path) = &path {
             settings::forward(path.clone(), changed)?;
         }
-        let read = path.as_deref().map(settings::read).unwrap_or_default();
-        Ok((Self { path, read, window }, settled))
+        let mut this = Self {
+            path,
+            read: Read::default(),
+            window,
+        };
+        if let Some(path) = &this.path {
+            this.take(settings::read(path));
+        }
+        Ok((this, settled))
     }
 
     pub(super) fn show(&self, snapshot: &mut Snapshot) {
@@ -63,11 +70,12 @@ impl Preferences {
         let Some(path) = self.path.clone() else {
             return Err("there is no home folder to keep settings in: set HOME".into());
         };
-        // What can't be done is not written; and what the desktop made of the entry meanwhile is not touched.
-        if settings.start_at_login != self.read.settings.start_at_login {
-            self.start_at_login(settings.start_at_login)?;
+        // What can't be done is not written, and what can't be written is not done.
+        self.start_at_login(settings.start_at_login)?;
+        if let Err(error) = settings::write(&path, &settings) {
+            self.start_at_login(self.read.settings.start_at_login)?;
+            return Err(error.to_string());
         }
-        settings::write(&path, &settings).map_err(|error| error.to_string())?;
         self.read = settings::read(&path);
         Ok(())
     }

@@ -138,7 +138,8 @@ impl Watcher {
         Self::over(move || folders(&home), move |path| is_read(&of, path))
     }
 
-    /// Begins to watch a file, existing or not, and the one that it is a link to.
+    /// Begins to watch a file, existing or not, and the one that it is a link to. Of a folder that is a link, it is the folder
+    /// behind it that is watched, and not the link.
     pub(crate) fn of_file(path: PathBuf) -> Result<Self, WatchError> {
         let of = path.clone();
         let folders = move || {
@@ -286,13 +287,12 @@ fn with_linked(path: &Path) -> Vec<PathBuf> {
 }
 
 fn in_real_folder(path: &Path) -> PathBuf {
-    let real = path
-        .parent()
-        .and_then(|folder| fs::canonicalize(folder).ok());
-    match (real, path.file_name()) {
-        (Some(folder), Some(name)) => folder.join(name),
-        _ => path.to_owned(),
-    }
+    let mut above = path.ancestors().skip(1);
+    let real = above.find_map(|folder| {
+        let rest = path.strip_prefix(folder).ok()?;
+        Some(fs::canonicalize(folder).ok()?.join(rest))
+    });
+    real.unwrap_or_else(|| path.to_owned())
 }
 
 /// The folders that hold what is read.

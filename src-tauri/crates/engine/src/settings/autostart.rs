@@ -12,7 +12,8 @@ const ENTRY: &str = include_str!("../../../../../installers/linux/desktop/autost
 /// The program in it.
 const PROGRAM: &str = "minitunnel-tray";
 
-/// Has the tray started at login, or not, by an entry in the user's own `autostart` folder.
+/// Has the tray started at login, or not, by an entry in the user's own `autostart` folder. One that is there is left as
+/// the desktop's own settings may have made it.
 ///
 /// # Errors
 ///
@@ -20,7 +21,10 @@ const PROGRAM: &str = "minitunnel-tray";
 pub fn set_autostart(config: &Path, program: Option<&Path>, on: bool) -> io::Result<()> {
     let path = entry(config);
     if on {
-        return save(&path, &text(program));
+        return match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(()),
+            Err(_) => save(&path, &text(program)),
+        };
     }
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -96,6 +100,11 @@ mod tests {
             lines.contains(&"Exec=\"/opt/mini tunnel/minitunnel-tray\" --login"),
             "{text}"
         );
+        // A desktop's way to turn it off.
+        let off = text + "Hidden=true\n";
+        fs::write(entry(folder.path()), &off).unwrap();
+        set_autostart(folder.path(), Some(program), true).unwrap();
+        assert_eq!(fs::read_to_string(entry(folder.path())).unwrap(), off);
         for _ in 0..2 {
             set_autostart(folder.path(), Some(program), false).unwrap();
             assert!(!entry(folder.path()).exists());
