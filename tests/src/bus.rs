@@ -16,7 +16,8 @@ const POLKIT_RULES: &str = "/etc/polkit-1/rules.d";
 
 /// What the product installs, in this repository.
 const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../installers/linux");
-/// A polkit rule under which nobody is asked about routes, to be given to [`SystemBus::start`].
+/// A polkit rule for [`SystemBus::start`] under which nobody is asked about tunnels. To remove what is another program's, the user
+/// always is.
 pub const ALLOW: &str = "polkit.addRule(function(action, subject) {
     if (action.id == 'io.github.minitunnel.apply') return polkit.Result.YES;
 });";

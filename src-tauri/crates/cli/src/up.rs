@@ -62,6 +62,8 @@ struct Wish {
     fresh: bool,
     /// What is to answer before it is done.
     wait: Option<Wait>,
+    /// Whether the session is this command's own, and so is its end.
+    hosts: bool,
 }
 
 pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
@@ -75,6 +77,7 @@ pub(crate) async fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         mine: BTreeSet::new(),
         detach,
         fresh: true,
+        hosts: false,
     };
     let mut signals = Signals::new()?;
     loop {
@@ -129,6 +132,7 @@ fn unheard(wish: &Wish) -> Exit {
 
 /// Hosts the session as long as its own tunnels are wanted. Whoever wants others goes on without it.
 async fn host(hosted: Hosted, wish: &mut Wish, signals: &mut Signals) -> anyhow::Result<Exit> {
+    wish.hosts = true;
     let exit = match follow(hosted.handle.clone(), wish, signals).await {
         Followed::Over(exit) => exit,
         // By the Quit of another view.
@@ -315,13 +319,13 @@ impl Past {
 
 /// What to do beside waiting.
 fn judge(snapshot: &Snapshot, wish: &Wish, past: &mut Past) -> Option<Verdict> {
-    // A session that ends is waited for.
+    // The end of another's session is waited for. Our own takes as long as we say.
     if wish
         .names
         .iter()
         .any(|name| snapshot.interrupted.contains(name))
     {
-        return None;
+        return wish.hosts.then_some(Verdict::Interrupted);
     }
     let wanted: Vec<_> = wish
         .names

@@ -299,9 +299,14 @@ impl App {
         loop {
             tokio::select! {
                 snapshot = handle.changed() => match snapshot {
-                    // By the Quit of another view: that is bounded as our own.
-                    Ok(snapshot) if hosted && snapshot.ending => return Left::For(End::Quit),
-                    Ok(snapshot) => self.take(&handle, snapshot, hosted),
+                    Ok(snapshot) => {
+                        let ends = hosted && snapshot.ending;
+                        self.take(&handle, snapshot, hosted);
+                        if ends {
+                            // By the Quit of another view: that is bounded as our own.
+                            return Left::For(End::Quit);
+                        }
+                    }
                     Err(_) => return Left::Ended,
                 },
                 Some(event) = self.heard.recv() => {

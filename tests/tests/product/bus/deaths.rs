@@ -1,4 +1,4 @@
-//! SIGKILL on a bus: of the client, of the helper, of both.
+//! Ends on a bus: by a signal in order, and by SIGKILL of the client, of the helper, of both.
 
 use minitunnel_e2e::{ALLOW, Process, Result, Signal, WAIT, run};
 use serde_json::json;
@@ -18,13 +18,16 @@ async fn kill_both(bench: &Bench, mut up: Process) -> Result {
 }
 
 #[tokio::test]
-async fn ctrl_c_leaves_no_route_and_no_address() -> Result {
+async fn ctrl_c_sigterm_and_sighup_leave_no_route_and_no_address() -> Result {
     let bench = Bench::start(ALLOW).await?;
-    let mut up = bench.connected().await?;
-    up.signal(Signal::INT)?;
-    up.success(WAIT).await?;
-    assert_eq!(bench.lab.routes().await?, bench.before);
-    bench.nothing_is_left().await
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let mut up = bench.connected().await?;
+        up.signal(signal)?;
+        up.success(WAIT).await?;
+        assert_eq!(bench.lab.routes().await?, bench.before);
+        bench.nothing_is_left().await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]

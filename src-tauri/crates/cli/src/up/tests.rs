@@ -9,6 +9,7 @@ fn wish(names: &[&str], detach: bool) -> Wish {
         mine: BTreeSet::new(),
         detach,
         fresh: true,
+        hosts: false,
         wait: None,
     }
 }
@@ -221,4 +222,18 @@ fn after_a_sessions_end_only_what_nobody_brought_down_is_still_wanted() {
         ..Snapshot::default()
     };
     assert_eq!(still_wanted(&quit, &names), [name("b")].into());
+}
+
+#[test]
+fn the_end_of_its_own_session_is_not_waited_for() {
+    let quit = Snapshot {
+        profiles: vec![status("p", TargetState::Down)],
+        interrupted: vec![name("p")],
+        ..Snapshot::default()
+    };
+    let mut wish = wish(&["p"], false);
+    assert_eq!(judge(&quit, &wish, &mut Past::default()), None);
+    wish.hosts = true;
+    let interrupted = Some(Verdict::Interrupted);
+    assert_eq!(judge(&quit, &wish, &mut Past::default()), interrupted);
 }
